@@ -1,0 +1,5 @@
+"""The model that joins student, teacher, views and losses by config."""
+
+from .relation_distiller import RelationDistiller
+
+__all__ = ['RelationDistiller']

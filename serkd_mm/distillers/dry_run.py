@@ -1,0 +1,70 @@
+"""One small step while the model is built, so that mistakes show then and not on the cluster."""
+
+import torch
+from mmengine.logging import print_log
+from mmpretrain.structures import DataSample
+from torch import nn
+
+from .config_errors import ConfigError
+
+_NUM_IMAGES = 2
+
+
+def default_input_size(student: nn.Module) -> tuple[int, int, int]:
+    """Channels, height and width that the student's backbone says it is for; 3 x 224 x 224 where it says nothing."""
+    image_size = getattr(student.backbone, 'img_size', 224)
+    height, width = image_size if isinstance(image_size, (tuple, list)) else (image_size, image_size)
+    return 3, height, width
+
+
+def dry_run(distiller: nn.Module, input_size: tuple[int, int, int]) -> None:
+    """Run every tap, view and loss once on generated images, forward and backward.
+
+    Makes what depends on shapes (projectors), proves that the parts fit, and tells which of the student's parameters no
+    loss reaches. Changes no weight and no running statistic.
+
+    Args:
+        distiller: The model, complete but for its teacher's weights.
+        input_size: Channels, height and width of the images.
+
+    Raises:
+        ConfigError: A part does not fit another, or a prediction head learns from no loss.
+    """
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(_NUM_IMAGES, *input_size, generator=generator)
+    distiller.eval()
+    with torch.enable_grad():
+        losses = distiller.loss(images, _labels(distiller.student))
+        total = sum(value.sum() for name, value in losses.items() if 'loss' in name)
+        total.backward()
+    _check_reached(distiller.student)
+    distiller.zero_grad(set_to_none=True)
+    distiller.train()
+
+
+def _labels(student: nn.Module) -> list[DataSample]:
+    """Class 0 for every image, as a label and, for losses on soft targets, as scores."""
+    samples = [DataSample().set_gt_label(0) for _ in range(_NUM_IMAGES)]
+    num_classes = getattr(student.head, 'num_classes', None)
+    if num_classes:
+        for sample in samples:
+            sample.set_gt_score(torch.eye(num_classes)[0])
+    return samples
+
+
+def _check_reached(student: nn.Module) -> None:
+    """Tell of parameters without a gradient: they would stay as they are, and stop distributed training."""
+    unreached = [name for name, weight in student.named_parameters() if weight.requires_grad and weight.grad is None]
+    heads = [name for name in unreached if name.startswith('head.')]
+    if heads:
+        raise ConfigError(
+            f"model.losses: nothing trains the student's {', '.join(heads)}, which takes part in every prediction. Put a "
+            'loss on it, or set model.student.model.head.distilled_training=False to train both heads on the labels'
+        )
+    if unreached:
+        print_log(
+            f'No loss reaches these parameters of the student: {", ".join(unreached)}. They will not be trained, and '
+            'distributed training needs find_unused_parameters=True for them.',
+            logger='current',
+            level='WARNING',
+        )

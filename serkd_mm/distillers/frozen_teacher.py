@@ -1,0 +1,133 @@
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from mmengine.dist import all_gather_object
+from mmengine.logging import print_log
+from torch import nn
+
+from .config_errors import ConfigError, check_keys, suggest
+from .input_statistics import InputStatistics, Renormalise
+from .model_source import check_file, find_model
+from .taps import Feature, Taps
+from .teacher_weights import fetch_weights, load_weights
+
+_KEY = 'model.teacher'
+
+
+class FrozenTeacher(nn.Module):
+    """The teacher: always in eval mode, without gradients, and with the input it was trained on.
+
+    The distiller keeps it outside its own tree of modules, so that checkpoints, optimizers and gradient buckets never see
+    it; copies of the distiller (an EMA model) share it instead of copying it.
+
+    Args:
+        config: ``dict(model, checkpoint, taps, allow_random_teacher=False)``.
+
+            - **model**: a dict, a config file or a name of mmpretrain's zoo.
+            - **checkpoint**: a path or URL, or True for the zoo's own weights. A file must exist when the model is built;
+              weights are read (and downloaded) when training starts.
+            - **taps**: module path of each feature, by name.
+            - **allow_random_teacher**: where the weights can not be had, distil from noise. For tests of the machinery.
+        used_taps: Names of the taps that a loss reads.
+        student_statistics: What the student's preprocessor makes of an image.
+
+    Raises:
+        ConfigError: A setting is unknown, the model or a tap does not exist, or there is no checkpoint.
+    """
+
+    def __init__(self, config: Mapping, used_taps: set[str], student_statistics: InputStatistics) -> None:
+        super().__init__()
+        check_keys(config, ['model', 'checkpoint', 'taps', 'allow_random_teacher'], _KEY)
+        source = find_model(config.get('model'), f'{_KEY}.model')
+        self.allow_random = bool(config.get('allow_random_teacher', False))
+        self.checkpoint = self._find_checkpoint(config.get('checkpoint'), source.weights)
+        self.model = source.build(f'{_KEY}.model')
+        self.taps = Taps(self.model, select_taps(config.get('taps'), used_taps, f'{_KEY}.taps'), f'{_KEY}.taps')
+        self.renormalise = Renormalise(student_statistics, self._statistics(source.config, student_statistics))
+        self.loaded = False
+        self.requires_grad_(False)
+        self.eval()
+
+    @torch.no_grad()
+    def forward(self, inputs: torch.Tensor) -> dict[str, Feature]:
+        """Features by tap, without a graph, of images ``(B, 3, H, W)`` that the student's preprocessor has normalised."""
+        with self.taps.record(tuple(inputs.shape[-2:])) as features:
+            self.model(self.renormalise(inputs), mode='tensor')
+        return features
+
+    def load(self) -> None:
+        """Read the weights, once; called when training starts.
+
+        Raises:
+            ConfigError: The checkpoint can not be read, or its keys or shapes are not the model's.
+        """
+        if self.loaded:
+            return
+        self.loaded = True
+        if self.checkpoint is None or not self._fetched():
+            print_log(
+                f'{_KEY}.allow_random_teacher is set and there are no weights: distilling from a RANDOM teacher.',
+                logger='current',
+                level='WARNING',
+            )
+            return
+        load_weights(self.model, self.checkpoint, f'{_KEY}.checkpoint')
+        self.requires_grad_(False)
+        print_log(f'Loaded the teacher from {self.checkpoint}', logger='current')
+
+    def train(self, mode: bool = True) -> 'FrozenTeacher':
+        """Stay in eval mode whatever ``mode`` says: the training loop calls ``train()`` every epoch."""
+        return super().train(False)
+
+    def __deepcopy__(self, memo: dict) -> 'FrozenTeacher':
+        """A copy of the distiller has the same teacher: it never changes, and there need not be two."""
+        return self
+
+    def _find_checkpoint(self, checkpoint: Any, zoo_weights: str | None) -> str | None:
+        """The path or URL of the weights, checked as far as that goes without reading them."""
+        key = f'{_KEY}.checkpoint'
+        if checkpoint is True:
+            if zoo_weights is None:
+                raise ConfigError(f"{key}=True asks for the zoo's weights, but the zoo has none for {_KEY}.model")
+            return zoo_weights
+        if checkpoint in (None, False, ''):
+            if self.allow_random:
+                return None
+            raise ConfigError(
+                f"{key} is missing: set it to a file or URL, or to True for the weights of mmpretrain's zoo. "
+                f'(Tests may set {_KEY}.allow_random_teacher=True and distil from noise.)'
+            )
+        if not isinstance(checkpoint, str):
+            raise ConfigError(f'{key} must be a path, a URL or True, but is {checkpoint!r}')
+        if '://' not in checkpoint and not self.allow_random:
+            check_file(checkpoint, key)
+        return checkpoint
+
+    def _fetched(self) -> bool:
+        """Whether the weights are at hand on every rank; what keeps one rank from them is raised on all of them."""
+        problems = [problem for problem in all_gather_object(fetch_weights(self.checkpoint)) if problem is not None]
+        if problems and not self.allow_random:
+            raise ConfigError(f'{_KEY}.checkpoint={self.checkpoint!r} could not be fetched: {problems[0]}')
+        return not problems
+
+    def _statistics(self, config: Mapping, student_statistics: InputStatistics) -> InputStatistics:
+        """The teacher's input statistics; the student's where its config does not say."""
+        if config.get('data_preprocessor') is None:
+            return student_statistics
+        return InputStatistics.of(self.model.data_preprocessor)
+
+
+def select_taps(taps: Any, used: set[str], key: str) -> dict[str, str]:
+    """The taps that a loss reads.
+
+    Raises:
+        ConfigError: One of them is not there.
+    """
+    taps = {} if taps is None else taps
+    if not isinstance(taps, Mapping):
+        raise ConfigError(f'{key} must be a dict of module paths, but is {taps!r}')
+    for name in sorted(used):
+        if taps.get(name) is None:
+            raise ConfigError(f'{key} has no {name!r}, which a view or loss reads. {suggest(name, taps)}')
+    return {name: taps[name] for name in sorted(used)}

@@ -1,0 +1,116 @@
+"""Taps: features collected from inside a model, named by module path."""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from .config_errors import ConfigError, suggest
+
+_STEP = re.compile(r'(?:^|\.)(?P<name>\w+)|\[(?P<index>-?\d+)\]')
+
+
+@dataclass(frozen=True)
+class Feature:
+    """What a tap gives: the output of its module, and what is needed to read it.
+
+    Attributes:
+        tensor: The output of the tapped module.
+        image_size: Height and width in pixels of the images it was computed from.
+        num_extra_tokens: Leading tokens that are no patches, as the model says; None where it says nothing.
+    """
+
+    tensor: torch.Tensor
+    image_size: tuple[int, int]
+    num_extra_tokens: int | None
+
+
+class Taps:
+    """Named taps into one model.
+
+    Args:
+        model: The model whose modules are tapped.
+        paths: Module path of each tap: names joined by dots, ``[i]`` into a list of modules, negative from its end.
+        key: Config key of ``paths``, for messages.
+
+    Raises:
+        ConfigError: A path does not lead to a module.
+    """
+
+    def __init__(self, model: nn.Module, paths: Mapping[str, str], key: str) -> None:
+        self.paths = dict(paths)
+        self.key = key
+        self._modules: dict[str, nn.Module] = {}
+        self._num_extra_tokens: dict[str, int | None] = {}
+        for name, path in self.paths.items():
+            trail = _follow(model, path, f'{key}.{name}')
+            self._modules[name] = trail[-1]
+            counts = [module.num_extra_tokens for module in trail if hasattr(module, 'num_extra_tokens')]
+            self._num_extra_tokens[name] = counts[-1] if counts else None
+
+    @contextmanager
+    def record(self, image_size: tuple[int, int]) -> Iterator[dict[str, Feature]]:
+        """Collect what the tapped modules give while the model runs; hooks exist only in this context.
+
+        Args:
+            image_size: Height and width in pixels of the images that the model is about to see.
+
+        Yields:
+            The features by tap, complete when the context ends.
+
+        Raises:
+            ConfigError: A tapped module did not run, ran twice, or gave something that is not one tensor.
+        """
+        features: dict[str, Feature] = {}
+        handles = [
+            module.register_forward_hook(self._hook(name, image_size, features)) for name, module in self._modules.items()
+        ]
+        try:
+            yield features
+        finally:
+            for handle in handles:
+                handle.remove()
+        for name in self._modules:
+            if name not in features:
+                raise ConfigError(f'{self._where(name)} was not run by the model, so there is nothing to distil from it')
+
+    def _hook(self, name: str, image_size: tuple[int, int], features: dict[str, Feature]):
+        def collect(_module: nn.Module, _inputs: tuple, output: torch.Tensor) -> None:
+            if not isinstance(output, torch.Tensor):
+                raise ConfigError(f'{self._where(name)} gives {type(output).__name__}, and a tap needs one tensor')
+            if name in features:
+                raise ConfigError(f'{self._where(name)} runs more than once per image, so the tap is ambiguous')
+            features[name] = Feature(output, image_size, self._num_extra_tokens[name])
+
+        return collect
+
+    def _where(self, name: str) -> str:
+        return f'{self.key}.{name}={self.paths[name]!r}'
+
+
+def _follow(model: nn.Module, path: str, key: str) -> list[nn.Module]:
+    """The modules along a path, from the model itself to the one it names."""
+    steps = list(_STEP.finditer(path)) if isinstance(path, str) else []
+    if not steps or ''.join(step.group() for step in steps) != path:
+        raise ConfigError(f"{key}={path!r} is not a module path such as 'backbone.layers[-1]'")
+    trail = [model]
+    for step in steps:
+        children = dict(trail[-1].named_children())
+        done = path[: step.start()] or type(model).__name__
+        if step['name'] is not None:
+            if step['name'] not in children:
+                raise ConfigError(
+                    f'{key}={path!r}: {done!r} has no module {step["name"]!r}. {suggest(step["name"], children)}'
+                )
+            trail.append(children[step['name']])
+            continue
+        index = int(step['index'])
+        if not isinstance(trail[-1], (nn.ModuleList, nn.Sequential)):
+            raise ConfigError(f'{key}={path!r}: {done!r} is not a list of modules. {suggest("", children)}')
+        if not -len(children) <= index < len(children):
+            raise ConfigError(f'{key}={path!r}: {done!r} has {len(children)} modules, so there is no [{index}]')
+        trail.append(trail[-1][index])
+    return trail

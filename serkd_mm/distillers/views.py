@@ -1,0 +1,47 @@
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from ..mergers.base_merger import BaseMerger
+from .config_errors import ConfigError, build_module, check_keys
+from .taps import Feature
+
+
+class View(nn.Module):
+    """Tokens of a tapped pair: the same tokenizer and merger on the student's and on the teacher's side.
+
+    Args:
+        config: ``dict(tap, tokenizer, merger)``: a tap that student and teacher both have, and two component configs.
+        key: Config key of the view, for messages.
+
+    Raises:
+        ConfigError: A setting is unknown or missing, or a component can not be built.
+    """
+
+    def __init__(self, config: Mapping, key: str) -> None:
+        super().__init__()
+        check_keys(config, ['tap', 'tokenizer', 'merger'], key)
+        if not isinstance(config.get('tap'), str):
+            raise ConfigError(f'{key}.tap must name a tap of model.student.taps, but is {config.get("tap")!r}')
+        self.tap = config['tap']
+        self.student = _Side(config, key)
+        self.teacher = _Side(config, key)
+
+    def forward(self, student: Feature, teacher: Feature) -> tuple[torch.Tensor, torch.Tensor]:
+        """Merged tokens ``(B, M, C_s)`` of the student and, without a graph, ``(B, M, C_t)`` of the teacher."""
+        with torch.no_grad():
+            teacher_tokens = self.teacher(teacher)
+        return self.student(student), teacher_tokens
+
+
+class _Side(nn.Module):
+    """Tokenizer and merger of one side of a view."""
+
+    def __init__(self, config: Mapping, key: str) -> None:
+        super().__init__()
+        self.tokenizer = build_module(config.get('tokenizer'), nn.Module, f'{key}.tokenizer')
+        self.merger = build_module(config.get('merger'), BaseMerger, f'{key}.merger')
+
+    def forward(self, feature: Feature) -> torch.Tensor:
+        return self.merger(self.tokenizer(feature.tensor, feature.image_size, feature.num_extra_tokens))

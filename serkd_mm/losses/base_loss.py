@@ -1,0 +1,33 @@
+from abc import ABCMeta, abstractmethod
+from numbers import Real
+
+import torch
+from torch import nn
+
+
+class BaseDistillationLoss(nn.Module, metaclass=ABCMeta):
+    """A weighted comparison of the student's features with the teacher's.
+
+    Args:
+        loss_weight: Factor of the loss: the paper's lambda.
+
+    Raises:
+        ValueError: ``loss_weight`` is negative, infinite or not a number.
+    """
+
+    def __init__(self, loss_weight: float = 1.0) -> None:
+        super().__init__()
+        if not isinstance(loss_weight, Real) or not 0 <= loss_weight < float('inf'):
+            raise ValueError(f'loss_weight must be a finite number that is not negative, but got {loss_weight!r}')
+        self.loss_weight = loss_weight
+
+    @abstractmethod
+    def compare(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        """The 0-d loss before its weight; ``teacher`` carries no graph."""
+
+    def forward(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        """The weighted 0-d loss of the student's features against the teacher's."""
+        return self.loss_weight * self.compare(student, teacher.detach())
+
+    def extra_repr(self) -> str:
+        return f'loss_weight={self.loss_weight}'

@@ -1,0 +1,34 @@
+import torch
+from mmpretrain.registry import MODELS
+
+from ..ops.superpixels import associate_superpixels, cell_sides
+from .base_merger import BaseMerger
+
+
+@MODELS.register_module()
+class SuperpixelMerger(BaseMerger):
+    """Superpixel tokens (paper, section IV-A, equations 7 and 8); see :func:`serkd_mm.ops.associate_superpixels`.
+
+    Args:
+        cell: Tokens per initial superpixel, one number or (height, width). The paper's H_t x W_t (Table VIII).
+        num_iters: Rounds of association and update. The paper's T (Table IX).
+        detach_association: Stop the gradient at the association Q.
+
+    Raises:
+        ValueError: ``cell`` or ``num_iters`` is not a positive integer.
+    """
+
+    def __init__(self, cell: int | tuple[int, int] = 2, num_iters: int = 1, detach_association: bool = False) -> None:
+        super().__init__()
+        self.cell = cell_sides(cell)
+        if not isinstance(num_iters, int) or num_iters < 1:
+            raise ValueError(f'num_iters must be a positive integer, but got {num_iters!r}')
+        self.num_iters = num_iters
+        self.detach_association = detach_association
+
+    def associate(self, grid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Superpixel tokens ``(B, M, C)`` and the association of the last iteration ``(B, H*W, M)``."""
+        return associate_superpixels(grid, self.cell, self.num_iters, self.detach_association)
+
+    def extra_repr(self) -> str:
+        return f'cell={self.cell}, num_iters={self.num_iters}, detach_association={self.detach_association}'

@@ -1,0 +1,116 @@
+"""Relations between the tokens of an image, and the losses that compare them (paper, equations 1-3, 10 and 11).
+
+The definition of value and gradient is the listing in section V-B of the paper. The listing builds B x L x L x C
+differences; here everything follows from the Gram matrix of the centred tokens, so that memory is O(B L^3) for the angles
+and O(B L^2) for the distances:
+
+    |x_j - x_i|^2       = G_ii + G_jj - 2 G_ij
+    <x_j - x_i, x_k - x_i> = G_jk - G_ij - G_ik + G_ii
+
+Both lines subtract large numbers from each other, which float32 does not survive when tokens are close. The Gram matrix
+and what is subtracted from it are therefore kept in float64; the tokens and their gradients stay in their own format.
+"""
+
+import torch
+import torch.nn.functional as F
+
+from .precision import at_least_float32, autocast_off
+
+# The listing's floor under squared distances.
+_MIN_SQUARED_DISTANCE = 1e-12
+# Two tokens closer than 1e-6 of their norm are one token to the angle loss: float32 can not tell them apart.
+_EQUAL_TOKENS = 1e-12
+
+
+def distance_relation_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """Distance-wise relation loss, equation 10: Huber loss between normalised pairwise distances.
+
+    Per image, Euclidean distances between all pairs of tokens are divided by their mean over the L(L-1) off-diagonal
+    pairs; the Huber loss (delta 1) is averaged over B x L x L, as in the paper's ``RkdDistance_token``.
+
+    Choices where the listing gives no number: a single token (L = 1) has no pair and gives 0, where the listing divides 0
+    by 0. Equal tokens keep the listing's floor of 1e-6 under a distance, and no gradient.
+
+    Args:
+        student: Tokens ``(B, L, C_s)`` of any floating format; computed in float32 or better.
+        teacher: Tokens ``(B, L, C_t)``; receives no gradient.
+
+    Returns:
+        The 0-d loss, in the student's format promoted to at least float32.
+
+    Raises:
+        ValueError: The two sides are not 3-D, or differ in B or L.
+    """
+    _check_tokens(student, teacher)
+    student, teacher = at_least_float32(student), at_least_float32(teacher.detach())
+    with autocast_off(student):
+        return F.smooth_l1_loss(_normalised_distances(student), _normalised_distances(teacher).to(student.dtype))
+
+
+def angle_relation_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """Angle-wise relation loss, equation 11: Huber loss between the cosines at every vertex of every triplet.
+
+    For each image and each triplet (i, j, k) the potential is the cosine of the angle at token i between tokens j and k
+    (equation 3); the Huber loss (delta 1) is averaged over B x L x L x L, as in the paper's ``RKdAngle_token``.
+
+    Where tokens i and j are equal there is no direction from one to the other: as in the listing the cosine is 0, and
+    here, unlike there, so is its gradient (the listing's is multiplied by 1e12, the inverse of its epsilon).
+
+    Args:
+        student: Tokens ``(B, L, C_s)`` of any floating format; computed in float32 or better.
+        teacher: Tokens ``(B, L, C_t)``; receives no gradient.
+
+    Returns:
+        The 0-d loss, in the student's format promoted to at least float32.
+
+    Raises:
+        ValueError: The two sides are not 3-D, or differ in B or L.
+    """
+    _check_tokens(student, teacher)
+    student, teacher = at_least_float32(student), at_least_float32(teacher.detach())
+    with autocast_off(student):
+        return F.smooth_l1_loss(_cosines(student), _cosines(teacher).to(student.dtype))
+
+
+def _check_tokens(student: torch.Tensor, teacher: torch.Tensor) -> None:
+    if student.ndim != 3 or teacher.ndim != 3 or student.shape[:2] != teacher.shape[:2]:
+        raise ValueError(
+            'a relation loss compares tokens (B, L, C_s) with tokens (B, L, C_t) of equal B and L, '
+            f'but got student {tuple(student.shape)} and teacher {tuple(teacher.shape)}'
+        )
+
+
+def _centred_gram(tokens: torch.Tensor) -> torch.Tensor:
+    """G = X X^T of the tokens centred per image, ``(B, L, L)`` in float64; centring changes no relation."""
+    tokens = tokens.double()
+    tokens = tokens - tokens.mean(dim=1, keepdim=True)
+    return tokens @ tokens.mT
+
+
+def _squared_distances(gram: torch.Tensor) -> torch.Tensor:
+    """Squared Euclidean distances ``(B, L, L)`` of the tokens behind a Gram matrix."""
+    norms = gram.diagonal(dim1=1, dim2=2)
+    return norms[:, :, None] + norms[:, None, :] - 2 * gram
+
+
+def _normalised_distances(tokens: torch.Tensor) -> torch.Tensor:
+    """psi_D of equation 1: distances over their off-diagonal mean, ``(B, L, L)`` in the format of the tokens."""
+    squared = _squared_distances(_centred_gram(tokens))
+    num_tokens = tokens.shape[1]
+    same = torch.eye(num_tokens, dtype=torch.bool, device=tokens.device)
+    # The diagonal is filled before the root, so that no infinite slope meets a zero.
+    distances = squared.masked_fill(same, 1.0).clamp(min=_MIN_SQUARED_DISTANCE).sqrt().masked_fill(same, 0.0)
+    num_pairs = max(num_tokens * (num_tokens - 1), 1)
+    mean = distances.sum(dim=(1, 2), keepdim=True) / num_pairs
+    return (distances / mean.clamp(min=_MIN_SQUARED_DISTANCE)).to(tokens.dtype)
+
+
+def _cosines(tokens: torch.Tensor) -> torch.Tensor:
+    """psi_A of equation 3: cosine at vertex i between j and k, ``(B, i, j, k)`` in the format of the tokens."""
+    gram = _centred_gram(tokens)
+    norms = gram.diagonal(dim1=1, dim2=2)
+    squared = _squared_distances(gram)
+    equal = squared <= _EQUAL_TOKENS * (norms[:, :, None] + norms[:, None, :])
+    inverse = squared.masked_fill(equal, 1.0).rsqrt().masked_fill(equal, 0.0)
+    products = gram[:, None, :, :] - gram[:, :, :, None] - gram[:, :, None, :] + norms[:, :, None, None]
+    return (products * inverse[:, :, :, None] * inverse[:, :, None, :]).to(tokens.dtype)

@@ -1,0 +1,40 @@
+"""Packaging of serkd-mm."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION: dict[str, str] = {}
+exec((HERE / 'serkd_mm' / 'version.py').read_text(), VERSION)
+
+# OpenMMLab's packages are extras, because someone who has the full mmcv, or the forks, must not get others on top.
+# mmengine 0.10 imports pkg_resources, which left setuptools with version 81.
+EXTRAS = {
+    'mmlab': ['mmengine>=0.10.7', 'mmcv-lite>=2.0.1', 'mmpretrain>=1.2.0', 'setuptools<81'],
+    'onedl': ['onedl-mmengine', 'onedl-mmcv', 'onedl-mmpretrain', 'setuptools<81'],
+    'quickstart': ['scikit-learn', 'matplotlib'],
+    'tests': ['pytest', 'ruff'],
+}
+EXTRAS['all'] = [*EXTRAS['mmlab'], *EXTRAS['quickstart'], *EXTRAS['tests']]
+
+setup(
+    name='serkd-mm',
+    version=VERSION['__version__'],
+    description='Semantic relation distillation (SeRKD) for mmpretrain: distil by relations between superpixel tokens',
+    long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    keywords='knowledge distillation, vision transformer, superpixels, mmpretrain, OpenMMLab',
+    packages=find_packages(include=['serkd_mm', 'serkd_mm.*']),
+    python_requires='>=3.10',
+    install_requires=['torch>=2.1', 'torchvision'],
+    extras_require=EXTRAS,
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'Intended Audience :: Science/Research',
+        'License :: OSI Approved :: Apache Software License',
+        'Programming Language :: Python :: 3',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+    ],
+)

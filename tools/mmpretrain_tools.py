@@ -1,0 +1,48 @@
+"""mmpretrain's own command-line tools, run with what distillation needs changed in the config."""
+
+import importlib.util
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+import mmpretrain
+import torch
+from mmengine.config import Config
+
+
+def run(name: str, adapt: Callable[[Config], None]) -> None:
+    """Run ``tools/<name>.py`` of the installed mmpretrain on the current command line.
+
+    Args:
+        name: The tool, 'train' or 'test'.
+        adapt: Changes the config after the tool has merged its command line into it.
+
+    Raises:
+        FileNotFoundError: The installed mmpretrain comes without its tools.
+    """
+    path = Path(mmpretrain.__file__).parent / '.mim' / 'tools' / f'{name}.py'
+    if not path.is_file():
+        raise FileNotFoundError(f'mmpretrain is installed without its tools ({path}); install it with pip or mim')
+    spec = importlib.util.spec_from_file_location(f'mmpretrain_tools_{name}', path)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    merge_args = tool.merge_args
+
+    def merge_and_adapt(config: Config, args: Namespace) -> Config:
+        config = merge_args(config, args)
+        adapt(config)
+        if not torch.cuda.is_available():
+            run_on_cpu(config)
+        return config
+
+    tool.merge_args = merge_and_adapt
+    tool.main()
+
+
+def run_on_cpu(config: Config) -> None:
+    """Let mmengine's launchers work without a GPU: they select a CUDA device, NCCL and a device for each process."""
+    torch.cuda.set_device = lambda device: None
+    config.env_cfg.dist_cfg.backend = 'gloo'
+    wrapper = {'type': 'MMDistributedDataParallel', 'device_ids': None, **(config.get('model_wrapper_cfg') or {})}
+    wrapper.setdefault('find_unused_parameters', config.get('find_unused_parameters', False))
+    config.model_wrapper_cfg = wrapper
