@@ -3,17 +3,12 @@
 Importing this package registers every component in mmpretrain's own registries, so that configs name them without a scope.
 """
 
-import warnings
-
 from .version import __version__
 
 try:
-    with warnings.catch_warnings():
-        # mmcv-lite warns of compiled operators that no classifier needs.
-        warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``')
-        import mmcv  # noqa: F401
-        import mmengine  # noqa: F401
-        import mmpretrain  # noqa: F401
+    import mmcv  # noqa: F401
+    import mmengine  # noqa: F401
+    import mmpretrain  # noqa: F401
 except ImportError as error:
     raise ImportError(
         f'serkd-mm is a plugin for mmpretrain, which could not be imported ({error}). Install the OpenMMLab packages with '

@@ -1,5 +1,7 @@
 """One small step while the model is built, so that mistakes show then and not on the cluster."""
 
+import logging
+
 import torch
 from mmengine.logging import print_log
 from mmpretrain.structures import DataSample
@@ -34,7 +36,7 @@ def dry_run(distiller: nn.Module, input_size: tuple[int, int, int]) -> None:
     images = torch.randn(_NUM_IMAGES, *input_size, generator=generator)
     distiller.eval()
     with torch.enable_grad():
-        losses = distiller.loss(images, _labels(distiller.student))
+        losses = distiller.distillation_step(images, _labels(distiller.student))
         total = sum(value.sum() for name, value in losses.items() if 'loss' in name)
         total.backward()
     _check_reached(distiller.student)
@@ -66,5 +68,5 @@ def _check_reached(student: nn.Module) -> None:
             f'No loss reaches these parameters of the student: {", ".join(unreached)}. They will not be trained, and '
             'distributed training needs find_unused_parameters=True for them.',
             logger='current',
-            level='WARNING',
+            level=logging.WARNING,
         )

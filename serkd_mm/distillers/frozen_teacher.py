@@ -1,3 +1,4 @@
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -64,17 +65,16 @@ class FrozenTeacher(nn.Module):
         """
         if self.loaded:
             return
-        self.loaded = True
-        if self.checkpoint is None or not self._fetched():
+        if self.checkpoint is not None and self._fetched():
+            load_weights(self.model, self.checkpoint, f'{_KEY}.checkpoint')
+            print_log(f'Loaded the teacher from {self.checkpoint}', logger='current')
+        else:
             print_log(
                 f'{_KEY}.allow_random_teacher is set and there are no weights: distilling from a RANDOM teacher.',
                 logger='current',
-                level='WARNING',
+                level=logging.WARNING,
             )
-            return
-        load_weights(self.model, self.checkpoint, f'{_KEY}.checkpoint')
-        self.requires_grad_(False)
-        print_log(f'Loaded the teacher from {self.checkpoint}', logger='current')
+        self.loaded = True
 
     def train(self, mode: bool = True) -> 'FrozenTeacher':
         """Stay in eval mode whatever ``mode`` says: the training loop calls ``train()`` every epoch."""

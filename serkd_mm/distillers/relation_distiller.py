@@ -126,8 +126,11 @@ class RelationDistiller(BaseClassifier):
         """
         if self.teacher is None:
             raise ConfigError('model.teacher is None: this model was built for evaluation and can not be trained')
-        if self.training:
-            self.teacher.load()
+        self.teacher.load()
+        return self.distillation_step(inputs, data_samples)
+
+    def distillation_step(self, inputs: torch.Tensor, data_samples: list[DataSample]) -> dict[str, torch.Tensor]:
+        """As :meth:`loss`, with whatever weights the teacher has: what the dry run needs, which must not read them."""
         teacher_features = self.teacher(inputs)
         with self.student_taps.record(tuple(inputs.shape[-2:])) as student_features:
             own = self.student.loss(inputs, data_samples)
