@@ -47,4 +47,6 @@ model = dict(
     ),
 )
 
+# Checkpoints that any torch and mmpretrain's own tools read.
+custom_hooks = [dict(type='PlainCheckpointHook')]
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=3, save_best='auto'))
