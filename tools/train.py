@@ -8,9 +8,13 @@ import mmpretrain_tools
 import serkd_mm  # noqa: F401  (registers the components, and says so clearly where a package is missing)
 
 
-def keep_config(config) -> None:
-    """Training changes nothing in the config."""
+def allow_no_workers(config) -> None:
+    """mmpretrain's tool asks every loader for persistent workers, which fails where ``num_workers`` is 0."""
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        loader = config.get(name)
+        if loader and not loader.get('num_workers'):
+            loader.persistent_workers = False
 
 
 if __name__ == '__main__':
-    mmpretrain_tools.run('train', keep_config)
+    mmpretrain_tools.run('train', allow_no_workers)

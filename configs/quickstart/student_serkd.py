@@ -1,0 +1,28 @@
+# The same student on the same few images, with SeRKD: labels, logits, tokens, and relations between superpixels.
+_base_ = './student_labels.py'
+
+model = dict(
+    _delete_=True,
+    type='RelationDistiller',
+    student=dict(
+        model={**_base_.model, 'head': {**_base_.model.head, 'distilled_training': True}},
+        taps=dict(patches='backbone.layers[-1]', logits='head.layers.head_dist'),
+    ),
+    teacher=dict(
+        model='configs/quickstart/teacher.py',
+        checkpoint='work_dirs/quickstart/teacher/epoch_30.pth',
+        taps=dict(patches='backbone.layers[-1]', logits='head'),
+    ),
+    views=dict(
+        tokens=dict(tap='patches', tokenizer=dict(type='PatchTokenizer'), merger=dict(type='IdentityMerger')),
+        superpixels=dict(
+            tap='patches', tokenizer=dict(type='PatchTokenizer'), merger=dict(type='SuperpixelMerger', cell=2, num_iters=1)
+        ),
+    ),
+    losses=dict(
+        loss_kd=dict(type='LogitKLLoss', on='logits', tau=1.0, loss_weight=1.0),
+        loss_feat=dict(type='FeatureL2Loss', on='tokens', loss_weight=1.0),
+        loss_rd=dict(type='TokenDistanceLoss', on='superpixels', loss_weight=0.5),
+        loss_ra=dict(type='TokenAngleLoss', on='superpixels', loss_weight=1.0),
+    ),
+)

@@ -1,0 +1,35 @@
+"""Write scikit-learn's handwritten digits as image folders: real images that need no download.
+
+    python tools/quickstart/make_digits.py [FOLDER]
+
+``train`` gets two thirds of the 1,797 images, ``val`` the others, and ``few`` the first 10 of each class of ``train``.
+"""
+
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+from sklearn.datasets import load_digits
+
+FEW_PER_CLASS = 10
+
+
+def main(root: Path) -> None:
+    """Write the three folders below ``root``, ``<split>/<class>/<number>.png``."""
+    digits = load_digits()
+    images = np.round(digits.images * (255 / 16)).astype(np.uint8)
+    order = np.random.default_rng(0).permutation(len(images))
+    train, val = np.split(order, [len(order) * 2 // 3])
+    few = np.concatenate([train[digits.target[train] == label][:FEW_PER_CLASS] for label in range(10)])
+    for split, indices in {'train': train, 'few': few, 'val': val}.items():
+        for index in indices:
+            folder = root / split / str(digits.target[index])
+            folder.mkdir(parents=True, exist_ok=True)
+            if not cv2.imwrite(str(folder / f'{index:04d}.png'), images[index]):
+                raise OSError(f'could not write an image into {folder}')
+        print(f'{root / split}: {len(indices)} images')
+
+
+if __name__ == '__main__':
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else 'data/digits'))

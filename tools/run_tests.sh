@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# The project's own check: makes .venv, then lint, format and all tests. Arguments go to pytest, as in
+#   bash tools/run_tests.sh -m "not slow"
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source tools/environment.sh
+make_environment all
+.venv/bin/ruff check .
+.venv/bin/ruff format --check .
+exec .venv/bin/python -m pytest "$@"
