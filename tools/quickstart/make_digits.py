@@ -16,7 +16,8 @@ FEW_PER_CLASS = 10
 
 
 def main(root: Path) -> None:
-    """Write the three folders below ``root``, ``<split>/<class>/<number>.png``."""
+    """Write the three folders below ``root``, ``<split>/<class>/<number>.png``; all of them, or none that bears its name."""
+    unfinished = root.with_name(f'{root.name}.unfinished')
     digits = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)
     order = np.random.default_rng(0).permutation(len(images))
@@ -24,11 +25,12 @@ def main(root: Path) -> None:
     few = np.concatenate([train[digits.target[train] == label][:FEW_PER_CLASS] for label in range(10)])
     for split, indices in {'train': train, 'few': few, 'val': val}.items():
         for index in indices:
-            folder = root / split / str(digits.target[index])
+            folder = unfinished / split / str(digits.target[index])
             folder.mkdir(parents=True, exist_ok=True)
             if not cv2.imwrite(str(folder / f'{index:04d}.png'), images[index]):
                 raise OSError(f'could not write an image into {folder}')
         print(f'{root / split}: {len(indices)} images')
+    unfinished.rename(root)
 
 
 if __name__ == '__main__':

@@ -46,6 +46,7 @@ class Experiment:
         work_dir, started = self.work_dir / folder, time.time()
         if not self._last_checkpoint(config, folder).is_file():
             work_dir.mkdir(parents=True, exist_ok=True)
+            print(f'      {folder}: training, see {work_dir / "train.log"}', flush=True)
             command = [sys.executable, ROOT / 'tools' / 'train.py', CONFIGS / f'{config}.py', '--resume']
             command += ['--work-dir', work_dir, '--cfg-options', *self._settings(config, seed)]
             environment = {**os.environ, 'CUDA_VISIBLE_DEVICES': '-1', 'OMP_NUM_THREADS': str(threads)}
@@ -103,8 +104,12 @@ def main() -> None:
             for seed in args.seeds
             for student in reversed(STUDENTS)
         ]
-        for run in runs:
-            run.result()
+        try:
+            for run in runs:
+                run.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
     report.write(experiment.work_dir, STUDENTS, args.seeds)
 
 

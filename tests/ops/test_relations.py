@@ -1,0 +1,163 @@
+"""Relation losses against the paper's listing and against equations 10 and 11."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from reference import formula_angle_loss, formula_distance_loss, listing_angle_loss, listing_distance_loss
+
+from serkd_mm.ops import angle_relation_loss, distance_relation_loss
+
+LOSSES = [
+    pytest.param(distance_relation_loss, listing_distance_loss, id='distance'),
+    pytest.param(angle_relation_loss, listing_angle_loss, id='angle'),
+]
+
+
+def tokens(*shape, seed=0, dtype=torch.float32):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def value_and_gradient(loss, student, teacher):
+    student = student.clone().requires_grad_()
+    value = loss(student, teacher)
+    (gradient,) = torch.autograd.grad(value, student)
+    return value.detach(), gradient
+
+
+def assert_close(actual, expected, rtol, floor=1e-9):
+    error = (actual.double() - expected.double()).abs().max()
+    assert error <= rtol * expected.double().abs().max() + floor, f'error {error:.2e} of {expected.abs().max():.2e}'
+
+
+@pytest.mark.parametrize(('loss', 'listing'), LOSSES)
+@pytest.mark.parametrize('num_tokens', [2, 9, 49])
+@pytest.mark.parametrize(('batch', 'student_channels', 'teacher_channels'), [(1, 192, 768), (3, 16, 5)])
+def test_equals_the_listing_in_value_and_gradient(loss, listing, num_tokens, batch, student_channels, teacher_channels):
+    student, teacher = tokens(batch, num_tokens, student_channels), tokens(batch, num_tokens, teacher_channels, seed=1)
+    value, gradient = value_and_gradient(loss, student, teacher)
+    expected, expected_gradient = value_and_gradient(listing, student.double(), teacher.double())
+    assert value.dtype == gradient.dtype == torch.float32
+    assert_close(value, expected, rtol=1e-5)
+    assert_close(gradient, expected_gradient, rtol=1e-5)
+
+
+@pytest.mark.parametrize(('loss', 'formula'), [(distance_relation_loss, formula_distance_loss)])
+@pytest.mark.parametrize('num_tokens', [2, 5])
+def test_distance_equals_the_equation(loss, formula, num_tokens):
+    student, teacher = tokens(2, num_tokens, 4), 30 * tokens(2, num_tokens, 7, seed=1) ** 3
+    assert_close(loss(student, teacher), formula(student, teacher), rtol=1e-5)
+
+
+@pytest.mark.parametrize('num_tokens', [1, 2, 5])
+def test_angle_equals_the_equation(num_tokens):
+    student, teacher = tokens(2, num_tokens, 4), tokens(2, num_tokens, 7, seed=1)
+    assert_close(angle_relation_loss(student, teacher), formula_angle_loss(student, teacher), rtol=1e-5)
+
+
+@pytest.mark.parametrize(('loss', 'listing'), LOSSES)
+def test_huber_is_linear_beyond_one(loss, listing):
+    # Distances of 1:1:1000 against equal ones, and opposite directions against equal ones, leave the quadratic part.
+    student = torch.tensor([[[0.0, 0.0], [1.0, 0.0], [1000.0, 0.1], [0.5, 0.5]]])
+    teacher = torch.tensor([[[0.0, 0.0], [1.0, 0.0], [-1.0, 0.1], [-0.5, -2.0]]])
+    value, gradient = value_and_gradient(loss, student, teacher)
+    expected, expected_gradient = value_and_gradient(listing, student.double(), teacher.double())
+    assert_close(value, expected, rtol=1e-5)
+    assert_close(gradient, expected_gradient, rtol=1e-5)
+
+
+@pytest.mark.parametrize(('loss', 'listing'), LOSSES)
+def test_equal_tokens_give_finite_numbers_and_the_value_of_the_listing(loss, listing):
+    student, teacher = tokens(2, 9, 16), tokens(2, 9, 24, seed=1)
+    student[:, 4], student[:, 7], teacher[:, 1] = student[:, 2], student[:, 2], teacher[:, 3]
+    value, gradient = value_and_gradient(loss, student, teacher)
+    assert_close(value, listing(student.double(), teacher.double()), rtol=1e-5)
+    assert gradient.isfinite().all()
+    assert gradient.abs().max() < 1
+
+
+@pytest.mark.parametrize('loss', [distance_relation_loss, angle_relation_loss])
+@pytest.mark.parametrize('student_constant', [True, False])
+@pytest.mark.parametrize('num_tokens', [1, 2, 9])
+def test_constant_maps_and_single_tokens_are_finite(loss, student_constant, num_tokens):
+    student, teacher = tokens(2, num_tokens, 6), torch.full((2, num_tokens, 3), 7.3)
+    if student_constant:
+        student = student[:, :1].expand(-1, num_tokens, -1)
+    value, gradient = value_and_gradient(loss, student, teacher)
+    assert value.isfinite()
+    assert gradient.isfinite().all()
+    if num_tokens == 1:
+        assert value == 0
+
+
+@pytest.mark.parametrize(('loss', 'listing'), LOSSES)
+@pytest.mark.parametrize('closeness', [1e-3, 1e-4])
+def test_close_tokens_keep_their_gradient_in_float32(loss, listing, closeness):
+    student, teacher = tokens(1, 9, 64), tokens(1, 9, 32, seed=1)
+    student = student[:, :1] + closeness * student  # far from the origin, close to each other
+    student[:, 8] += 1.0  # and one that is not, so that centring alone does not help
+    value, gradient = value_and_gradient(loss, student, teacher)
+    expected, expected_gradient = value_and_gradient(listing, student.double(), teacher.double())
+    assert_close(value, expected, rtol=1e-5)
+    assert_close(gradient, expected_gradient, rtol=1e-3)
+
+
+@pytest.mark.parametrize('loss', [distance_relation_loss, angle_relation_loss])
+def test_gradcheck(loss):
+    student = tokens(2, 5, 3, dtype=torch.float64).requires_grad_()
+    teacher = tokens(2, 5, 4, seed=1, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x: loss(x, teacher), student)
+
+
+@pytest.mark.parametrize('loss', [distance_relation_loss, angle_relation_loss])
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_half_precision_is_promoted(loss, dtype):
+    student, teacher = tokens(2, 9, 16, dtype=dtype), tokens(2, 9, 24, seed=1, dtype=dtype)
+    value, gradient = value_and_gradient(loss, student, teacher)
+    assert value.dtype == torch.float32
+    assert gradient.dtype == dtype
+    assert torch.equal(value, loss(student.float(), teacher.float()))
+
+
+@pytest.mark.parametrize('loss', [distance_relation_loss, angle_relation_loss])
+def test_autocast_changes_nothing(loss):
+    student, teacher = tokens(2, 9, 16), tokens(2, 9, 24, seed=1)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        assert torch.equal(loss(student, teacher), loss(student.clone(), teacher.clone()))
+        inside = loss(student, teacher)
+    assert torch.equal(inside, loss(student, teacher))
+
+
+@pytest.mark.parametrize('loss', [distance_relation_loss, angle_relation_loss])
+def test_relations_ignore_shift_scale_and_rotation_and_spare_the_teacher(loss):
+    student = tokens(2, 9, 6, dtype=torch.float64).requires_grad_()
+    rotation, _ = torch.linalg.qr(tokens(6, 6, seed=2, dtype=torch.float64))
+    teacher = (student.detach() @ rotation * 3 + 5).requires_grad_()
+    value = loss(student, teacher)
+    value.backward()
+    assert value < 1e-20
+    assert teacher.grad is None
+
+
+@pytest.mark.parametrize('loss', [distance_relation_loss, angle_relation_loss])
+@pytest.mark.parametrize('shape', [(2, 8, 4), (3, 9, 4), (2, 9)])
+def test_shapes_that_do_not_fit_are_refused(loss, shape):
+    with pytest.raises(ValueError, match='compares tokens'):
+        loss(tokens(2, 9, 4), tokens(*shape))
+
+
+@pytest.mark.parametrize('name', ['distance_relation_loss', 'angle_relation_loss'])
+def test_memory_does_not_hold_all_differences(name):
+    # B x L x L x C would be 1.6 GB here; the tokens are 33 MB.
+    code = f"""
+import resource, torch
+from serkd_mm.ops import {name}
+student = torch.randn(2, 64, 65536).requires_grad_()
+{name}(student[:, :4], student[:, :4]).backward()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+{name}(student, student.detach() ** 2).backward()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 600

@@ -1,0 +1,115 @@
+"""Superpixel tokens against a token-by-token evaluation of equations 7 and 8."""
+
+import pytest
+import torch
+from reference import dense_superpixels
+
+from serkd_mm.ops import associate_superpixels, superpixel_grid, superpixel_tokens
+from serkd_mm.ops import superpixels as module
+
+
+def grid_of(*shape, seed=0, dtype=torch.float32):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+@pytest.mark.parametrize('cell', [1, 2, 3])
+@pytest.mark.parametrize('shape', [(14, 14), (7, 7), (8, 5)])
+@pytest.mark.parametrize('num_iters', [1, 2, 3])
+def test_equals_the_dense_evaluation(cell, shape, num_iters):
+    grid = 2 * grid_of(2, 6, *shape)
+    merged, association = associate_superpixels(grid, cell, num_iters)
+    expected, expected_association = dense_superpixels(grid, cell, num_iters)
+    assert merged.dtype == association.dtype == torch.float32
+    torch.testing.assert_close(merged.double(), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(association.double(), expected_association, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(association.sum(dim=2), torch.ones(2, shape[0] * shape[1]))
+    assert (association[expected_association == 0] == 0).all()
+    assert torch.equal(superpixel_tokens(grid, cell, num_iters), merged)
+
+
+@pytest.mark.parametrize('num_iters', [1, 2])
+def test_gradient_equals_that_of_the_dense_evaluation(num_iters):
+    grid = grid_of(2, 4, 5, 3, dtype=torch.float64).requires_grad_()
+    weights = grid_of(2, 6, 4, seed=1, dtype=torch.float64)
+    (gradient,) = torch.autograd.grad((superpixel_tokens(grid, 2, num_iters) * weights).sum(), grid)
+    (expected,) = torch.autograd.grad((dense_superpixels(grid, 2, num_iters)[0] * weights).sum(), grid)
+    torch.testing.assert_close(gradient, expected)
+
+
+def test_gradcheck():
+    grid = grid_of(1, 3, 4, 5, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: associate_superpixels(x, (2, 3), 2), grid)
+
+
+def test_detached_association_leaves_the_gradient_of_equation_8_alone():
+    grid = grid_of(2, 4, 6, 6, dtype=torch.float64).requires_grad_()
+    weights = grid_of(2, 9, 4, seed=1, dtype=torch.float64)
+    merged, association = associate_superpixels(grid, 2, 1, detach_association=True)
+    (gradient,) = torch.autograd.grad((merged * weights).sum(), grid)
+    columns = association / association.sum(dim=1, keepdim=True)
+    torch.testing.assert_close(gradient.flatten(2).mT, columns @ weights)
+    assert not association.requires_grad
+
+
+def test_a_superpixel_that_no_token_prefers_is_still_a_mean_of_its_tokens():
+    # Scores differ by some 500: probabilities underflow in float32, but their ratios in a column do not.
+    grid = 40 * grid_of(1, 8, 6, 6)
+    merged, _ = associate_superpixels(grid, 2)
+    expected, expected_association = dense_superpixels(grid, 2, 1)
+    assert (expected_association.sum(dim=1) < 1e-45).any()
+    torch.testing.assert_close(merged.double(), expected, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize('scale', [0.0, 1e4])
+def test_constant_and_extreme_grids_are_finite(scale):
+    grid = (scale * grid_of(2, 4, 5, 5)).requires_grad_()
+    merged = superpixel_tokens(grid, 2, 2)
+    merged.square().mean().backward()
+    assert merged.isfinite().all()
+    assert grid.grad.isfinite().all()
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_half_precision_is_promoted_and_autocast_changes_nothing(dtype):
+    grid = grid_of(2, 4, 8, 8, dtype=dtype)
+    expected = superpixel_tokens(grid.float())
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        merged = superpixel_tokens(grid)
+    assert merged.dtype == torch.float32
+    assert torch.equal(merged, expected)
+
+
+def test_a_mask_made_for_inference_serves_training():
+    module._far_superpixels.cache_clear()
+    with torch.inference_mode():
+        superpixel_tokens(grid_of(1, 3, 4, 4))
+    grid = grid_of(1, 3, 4, 4).requires_grad_()
+    superpixel_tokens(grid).sum().backward()
+    assert grid.grad.isfinite().all()
+
+
+def test_the_paper_s_grid():
+    assert superpixel_grid(14, 14, 2) == (7, 7)
+    assert superpixel_grid(14, 14, 3) == (5, 5)
+    assert superpixel_tokens(grid_of(1, 2, 14, 14)).shape == (1, 49, 2)
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        ({'cell': 0}, 'positive'),
+        ({'cell': (2, -1)}, 'positive'),
+        ({'cell': 2.0}, 'positive'),
+        ({'cell': (2, 2, 2)}, 'pair'),
+        ({'cell': 9}, 'larger than the token grid'),
+        ({'num_iters': 0}, 'at least 1'),
+    ],
+)
+def test_wrong_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        superpixel_tokens(grid_of(1, 2, 4, 4), **settings)
+
+
+def test_anything_but_a_grid_is_refused():
+    with pytest.raises(ValueError, match='token grid'):
+        superpixel_tokens(grid_of(1, 16, 4))

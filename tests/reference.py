@@ -1,0 +1,122 @@
+"""The paper's formulas, written down again and evaluated plainly in float64: what the package is measured against."""
+
+import torch
+import torch.nn.functional as F
+
+
+def listing_angle_loss(student, teacher):
+    """``RKdAngle_token`` of the paper's section V-B, as printed there."""
+
+    def extended_rkdangle(vit_feat):
+        b, num, _ = vit_feat.shape
+        diff = vit_feat.unsqueeze(2) - vit_feat.unsqueeze(1)
+        norm_diff = F.normalize(diff, p=2, dim=3)
+        norm_diff_flat = norm_diff.view(b * num, num, -1)
+        angle_flat = torch.bmm(norm_diff_flat, norm_diff_flat.transpose(1, 2))
+        return angle_flat.view(b, num, num, num)
+
+    with torch.no_grad():
+        t_angle = extended_rkdangle(teacher).view(-1)
+    s_angle = extended_rkdangle(student).view(-1)
+    return F.smooth_l1_loss(s_angle, t_angle, reduction='mean')
+
+
+def listing_distance_loss(student, teacher):
+    """``RkdDistance_token`` of the paper's section V-B, as printed there."""
+
+    def batch_pdist(e, eps=1e-12):
+        e_square = e.pow(2).sum(dim=2)
+        prod = torch.einsum('bik,bjk->bij', e, e)
+        res = (e_square.unsqueeze(2) + e_square.unsqueeze(1) - 2 * prod).clamp(min=eps)
+        res = res.sqrt().clone()
+        res[:, torch.arange(res.size(1)), torch.arange(res.size(2))] = 0
+        return res
+
+    num = student.shape[1]
+    with torch.no_grad():
+        t_d = batch_pdist(teacher)
+        t_d = t_d / (t_d.sum(dim=(1, 2), keepdim=True) / (num * (num - 1)))
+    d = batch_pdist(student)
+    d = d / (d.sum(dim=(1, 2), keepdim=True) / (num * (num - 1)))
+    return F.smooth_l1_loss(d, t_d, reduction='mean')
+
+
+def formula_distance_loss(student, teacher):
+    """Equations 1, 2 and 10, pair by pair; ``nu`` is the mean over the pairs of different tokens."""
+    images, num, _ = student.shape
+    total = 0.0
+    for b in range(images):
+        potentials = []
+        for tokens in (student[b].double(), teacher[b].double()):
+            distance = torch.stack([torch.stack([(x - y).norm() for y in tokens]) for x in tokens])
+            potentials.append(distance / (distance.sum() / (num * (num - 1))))
+        total += sum(_huber(x, y) for x, y in zip(potentials[0].flatten(), potentials[1].flatten(), strict=True))
+    return total / (images * num * num)
+
+
+def formula_angle_loss(student, teacher):
+    """Equations 2, 3 and 11, triplet by triplet; a direction between equal tokens is the zero vector."""
+    images, num, _ = student.shape
+    total = 0.0
+    for b in range(images):
+        for i in range(num):
+            for j in range(num):
+                for k in range(num):
+                    cosines = []
+                    for tokens in (student[b].double(), teacher[b].double()):
+                        first, second = tokens[j] - tokens[i], tokens[k] - tokens[i]
+                        norms = first.norm() * second.norm()
+                        cosines.append(first @ second / norms if norms > 0 else torch.zeros((), dtype=torch.float64))
+                    total += _huber(*cosines)
+    return total / (images * num**3)
+
+
+def _huber(x, y):
+    difference = (x - y).abs()
+    return 0.5 * difference**2 if difference <= 1 else difference - 0.5
+
+
+def dense_superpixels(grid, cell, num_iters):
+    """Equations 7 and 8 token by token in float64: superpixels ``(B, M, C)`` and association ``(B, N, M)``."""
+    results = [_dense_superpixels_of_image(image.double(), cell, num_iters) for image in grid]
+    return tuple(torch.stack(parts) for parts in zip(*results, strict=True))
+
+
+def _dense_superpixels_of_image(image, cell, num_iters):
+    channels, height, width = image.shape
+    rows, columns = -(-height // cell), -(-width // cell)
+    tokens = {(y, x): image[:, y, x] for y in range(height) for x in range(width)}
+
+    def mean_of_cell(row, column):
+        members = [
+            tokens[min(y, height - 1), min(x, width - 1)]
+            for y in range(row * cell, (row + 1) * cell)
+            for x in range(column * cell, (column + 1) * cell)
+        ]
+        return torch.stack(members).mean(dim=0)
+
+    superpixels = {(r, c): mean_of_cell(r, c) for r in range(rows) for c in range(columns)}
+    for _ in range(num_iters):
+        association = {}
+        for (y, x), token in tokens.items():
+            near = [
+                (r, c)
+                for r in range(rows)
+                for c in range(columns)
+                if abs(r - y // cell) <= 1 and abs(c - x // cell) <= 1
+            ]
+            scores = torch.stack([token @ superpixels[place] for place in near]) / channels**0.5
+            for place, weight in zip(near, torch.softmax(scores, dim=0), strict=True):
+                association[(y, x), place] = weight
+        superpixels = {
+            place: sum(
+                association[where, place] * token for where, token in tokens.items() if (where, place) in association
+            )
+            / sum(association[where, place] for where in tokens if (where, place) in association)
+            for place in superpixels
+        }
+    zero = torch.zeros((), dtype=torch.float64)
+    matrix = torch.stack(
+        [torch.stack([association.get((where, place), zero) for place in superpixels]) for where in tokens]
+    )
+    return torch.stack(list(superpixels.values())), matrix
