@@ -100,23 +100,16 @@ def _dense_superpixels_of_image(image, cell, num_iters):
         association = {}
         for (y, x), token in tokens.items():
             near = [
-                (r, c)
-                for r in range(rows)
-                for c in range(columns)
-                if abs(r - y // cell) <= 1 and abs(c - x // cell) <= 1
+                (r, c) for r in range(rows) for c in range(columns) if abs(r - y // cell) <= 1 and abs(c - x // cell) <= 1
             ]
             scores = torch.stack([token @ superpixels[place] for place in near]) / channels**0.5
             for place, weight in zip(near, torch.softmax(scores, dim=0), strict=True):
                 association[(y, x), place] = weight
         superpixels = {
-            place: sum(
-                association[where, place] * token for where, token in tokens.items() if (where, place) in association
-            )
+            place: sum(association[where, place] * token for where, token in tokens.items() if (where, place) in association)
             / sum(association[where, place] for where in tokens if (where, place) in association)
             for place in superpixels
         }
     zero = torch.zeros((), dtype=torch.float64)
-    matrix = torch.stack(
-        [torch.stack([association.get((where, place), zero) for place in superpixels]) for where in tokens]
-    )
+    matrix = torch.stack([torch.stack([association.get((where, place), zero) for place in superpixels]) for where in tokens])
     return torch.stack(list(superpixels.values())), matrix

@@ -1,0 +1,136 @@
+"""Small pairs and image folders that the tests share."""
+
+import copy
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+
+import serkd_mm  # noqa: F401
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+CONFIGS = REPOSITORY / 'configs'
+NUM_CLASSES = 4
+
+STUDENT = dict(
+    type='ImageClassifier',
+    backbone=dict(
+        type='DistilledVisionTransformer',
+        arch=dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32),
+        img_size=32,
+        patch_size=8,
+    ),
+    head=dict(
+        type='DeiTDistilledClsHead',
+        num_classes=NUM_CLASSES,
+        in_channels=16,
+        loss=dict(type='CrossEntropyLoss'),
+        init_cfg=dict(type='Normal', layer='Linear', std=0.5),  # zero, mmpretrain's default, would hide mistakes
+    ),
+    init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02),
+)
+TEACHER = dict(
+    type='ImageClassifier',
+    backbone=dict(
+        type='VisionTransformer',
+        arch=dict(embed_dims=24, num_layers=3, num_heads=2, feedforward_channels=48),
+        img_size=32,
+        patch_size=8,
+        out_type='avg_featmap',
+        final_norm=False,
+    ),
+    head=dict(type='LinearClsHead', num_classes=NUM_CLASSES, in_channels=24),
+)
+PREPROCESSOR = dict(num_classes=NUM_CLASSES, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
+
+
+def distiller_config(**changes) -> dict:
+    """The ``model`` part of ``configs/serkd/deit-ti_mae-b.py`` around a pair small enough for tests.
+
+    Args:
+        changes: Settings by path with ``__`` for dots, as in ``teacher__checkpoint='x.pth'``.
+    """
+    model = Config.fromfile(CONFIGS / 'serkd' / 'deit-ti_mae-b.py').model
+    model.student.model = copy.deepcopy(STUDENT)
+    model.teacher.model = copy.deepcopy(TEACHER)
+    model.teacher.checkpoint = None
+    model.teacher.allow_random_teacher = True
+    model.data_preprocessor = copy.deepcopy(PREPROCESSOR)
+    config = Config(dict(model=model))
+    for path, value in changes.items():
+        owner = config.model
+        *parents, name = path.split('__')
+        for parent in parents:
+            owner = owner[parent]
+        owner[name] = value
+    return config.model
+
+
+def build_distiller(**changes):
+    """A distiller of the small pair, with seeded weights."""
+    torch.manual_seed(0)
+    model = MODELS.build(distiller_config(**changes))
+    model.init_weights()
+    return model
+
+
+def images(batch=4, size=32, seed=0) -> torch.Tensor:
+    """Normalised images ``(batch, 3, size, size)``."""
+    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+def labels(batch=4) -> list[DataSample]:
+    """One label per image."""
+    return [DataSample().set_gt_label(index % NUM_CLASSES) for index in range(batch)]
+
+
+def write_images(root: Path, per_class: int, size: int = 40, seed: int = 0) -> Path:
+    """Write a folder ``<class>/<number>.jpg`` of generated pictures whose class shows in their colour."""
+    rng = np.random.default_rng(seed)
+    for label in range(NUM_CLASSES):
+        folder = root / f'class{label}'
+        folder.mkdir(parents=True)
+        for number in range(per_class):
+            picture = rng.integers(0, 60, (size, size, 3)) + 60 * np.array([label & 1, label >> 1, 1])
+            assert cv2.imwrite(str(folder / f'{number}.jpg'), picture.astype(np.uint8))
+    return root
+
+
+def training_config(root: Path, work_dir: Path, **changes) -> Config:
+    """A whole training of the small pair on the images below ``root``: 3 iterations an epoch, 2 epochs."""
+    pipeline = [
+        dict(type='LoadImageFromFile'),
+        dict(type='RandomResizedCrop', scale=32),
+        dict(type='RandomFlip', prob=0.5),
+        dict(type='PackInputs'),
+    ]
+    loader = dict(
+        batch_size=4,
+        num_workers=0,
+        persistent_workers=False,
+        collate_fn=dict(type='default_collate'),
+        dataset=dict(type='CustomDataset', data_root='', data_prefix=str(root), pipeline=pipeline),
+        sampler=dict(type='DefaultSampler', shuffle=True),
+    )
+    config = Config.fromfile(CONFIGS / 'serkd' / 'deit-ti_mae-b.py')
+    config.merge_from_dict(
+        {
+            'work_dir': str(work_dir),
+            'model': dict(_delete_=True, **distiller_config()),
+            'data_preprocessor': dict(_delete_=True, **PREPROCESSOR),
+            'train_dataloader': dict(_delete_=True, **loader),
+            'val_dataloader': dict(_delete_=True, **loader),
+            'test_dataloader': dict(_delete_=True, **loader),
+            'val_evaluator': dict(_delete_=True, type='Accuracy', topk=1),
+            'test_evaluator': dict(_delete_=True, type='Accuracy', topk=1),
+            'train_cfg.max_epochs': 2,
+            'default_hooks.logger.interval': 1,
+            'randomness.seed': 0,
+            **changes,
+        }
+    )
+    return config

@@ -1,0 +1,25 @@
+"""Fixtures of all tests."""
+
+import pytest
+from builders import write_images
+
+
+@pytest.fixture(scope='session')
+def image_root(tmp_path_factory):
+    """A folder of 12 generated images of 4 classes."""
+    return write_images(tmp_path_factory.mktemp('images'), per_class=3)
+
+
+@pytest.fixture
+def runner_scope():
+    """Leave mmengine's global state as it was: a Runner registers itself, and the default scope, by name."""
+    from mmengine.logging import MessageHub, MMLogger
+    from mmengine.registry import DefaultScope
+    from mmengine.visualization import Visualizer
+
+    managers = (MessageHub, MMLogger, DefaultScope, Visualizer)
+    before = [dict(manager._instance_dict) for manager in managers]
+    yield
+    for manager, instances in zip(managers, before, strict=True):
+        manager._instance_dict.clear()
+        manager._instance_dict.update(instances)

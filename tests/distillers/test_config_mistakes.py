@@ -1,0 +1,101 @@
+"""Mistakes in a config fail while the model is built, and say where they are and what would be right."""
+
+import re
+
+import pytest
+from builders import STUDENT, TEACHER, distiller_config
+from mmpretrain.registry import MODELS
+
+from serkd_mm.distillers.config_errors import ConfigError
+
+PATCHES = dict(type='PatchTokenizer')
+SUPERPIXELS = dict(type='SuperpixelMerger')
+
+MISTAKES = [
+    # settings, config key that the message names, what else it says
+    (dict(loses={}), 'model.loses', 'losses'),
+    (dict(student__tap={}), 'model.student.tap', 'taps'),
+    (dict(teacher__ckpt='x'), 'model.teacher.ckpt', 'checkpoint'),
+    (dict(views__superpixels__mergers={}), 'model.views.superpixels.mergers', 'merger'),
+    (dict(student__taps=None), 'model.losses.loss_kd.on', 'no view and no tap'),
+    (dict(student__taps__patches='backbone.layer[-1]'), 'model.student.taps.patches', "'layers'"),
+    (dict(student__taps__patches='backbone.layers[2]'), 'model.student.taps.patches', '2 modules'),
+    (dict(student__taps__patches='backbone[-1]'), 'model.student.taps.patches', 'not a list'),
+    (dict(student__taps__patches='backbone..layers'), 'model.student.taps.patches', 'not a module path'),
+    (dict(student__taps__patches=3), 'model.student.taps.patches', 'not a module path'),
+    (dict(student__taps__logits='head.layers.head_dits'), 'model.student.taps.logits', "'head_dist'"),
+    (dict(teacher__taps__logits='head.fcs'), 'model.teacher.taps.logits', "'fc'"),
+    (dict(teacher__taps=dict(patches='backbone.layers[-1]')), 'model.teacher.taps', "'logits'"),
+    (dict(student__taps__patches='backbone.patch_embed'), 'model.student.taps.patches', 'one tensor'),
+    (dict(student__taps__patches='backbone.norm_never_run'), 'model.student.taps.patches', 'norm_never_run'),
+    (dict(teacher__taps__patches='backbone.ln2'), 'model.views', 'transformer block'),
+    (dict(views__superpixels__tap='patchs'), 'model.views.superpixels.tap', "'patches'"),
+    (dict(views__superpixels__tap=None), 'model.views.superpixels.tap', 'must name a tap'),
+    (dict(views__logits=dict(tap='patches', tokenizer=PATCHES, merger=SUPERPIXELS)), 'model.views.logits', 'ambiguous'),
+    (dict(views__superpixels__tokenizer=dict(type='PatchTokeniser')), 'model.views.superpixels.tokenizer', 'PatchTokenizer'),
+    (dict(views__superpixels__merger=dict(type='SuperpixelMergers')), 'model.views.superpixels.merger', 'SuperpixelMerger'),
+    (dict(views__superpixels__merger=dict(type='LinearClsHead')), 'model.views.superpixels.merger', 'no Merger'),
+    (dict(views__superpixels__merger__cells=2), 'model.views.superpixels.merger.cells', "'cell'"),
+    (dict(views__superpixels__merger__cell=0), 'model.views.superpixels.merger', 'positive'),
+    (dict(views__superpixels__merger__cell=5), 'model.views.superpixels', 'larger than the token grid 4x4'),
+    (dict(views__superpixels__merger=None), 'model.views.superpixels.merger', 'dict'),
+    (dict(losses__loss_rd__on='superpixel'), 'model.losses.loss_rd.on', "'superpixels'"),
+    (dict(losses__loss_rd__on='logits'), 'model.losses.loss_rd', 'compares tokens'),
+    (dict(losses__loss_kd__on='tokens'), 'model.losses.loss_kd', 'compares logits'),
+    (dict(losses__loss_kd__on=None), 'model.losses.loss_kd.on', 'no view'),
+    (dict(losses__loss_kdd=dict(loss_weight=2.0)), 'model.losses.loss_kdd', "no 'type'"),
+    (dict(losses__kd=dict(type='LogitKLLoss', on='logits')), 'model.losses.kd', "'loss_'"),
+    (dict(losses__loss_cls=dict(type='LogitKLLoss', on='logits')), 'model.losses.loss_cls', 'own'),
+    (dict(losses__loss_kd__type='LogitKLLos'), 'model.losses.loss_kd.type', "'LogitKLLoss'"),
+    (dict(losses__loss_kd__temperature=2.0), 'model.losses.loss_kd.temperature', ''),
+    (dict(losses__loss_kd__loss_wieght=2.0), 'model.losses.loss_kd.loss_wieght', "'loss_weight'"),
+    (dict(losses__loss_kd__tau=0), 'model.losses.loss_kd', 'tau must be'),
+    (dict(losses__loss_rd__loss_weight=-1), 'model.losses.loss_rd', 'loss_weight must be'),
+    (dict(losses__loss_kd=None), 'model.losses', 'head.layers.head_dist.weight'),
+    (dict(losses=[1]), 'model.losses', 'dict'),
+    (dict(losses__loss_kd=1.0), 'model.losses.loss_kd', 'dict'),
+    (dict(student__model='deit-tinny_4xb256_in1k'), 'model.student.model', 'deit-tiny_4xb256_in1k'),
+    (dict(teacher__model='vit-base-p16_mae-1600e-pre_8xb128-coslr-100e'), 'model.teacher.model', '100e_in1k'),
+    (dict(teacher__model='configs/teacherr.py'), 'model.teacher.model', 'no such file'),
+    (dict(teacher__model='mmpretrain::deit/deit-tini_4xb256_in1k.py'), 'model.teacher.model', 'deit-tiny_4xb256_in1k'),
+    (dict(teacher__model=None), 'model.teacher.model', 'zoo'),
+    (dict(student__model=dict(STUDENT, type='ImageClasifier')), 'model.student.model.type', 'ImageClassifier'),
+    (dict(teacher__model=dict(TEACHER, backbone=dict(type='NoSuchNet'))), 'model.teacher.model', 'NoSuchNet'),
+    (dict(teacher__model=dict(TEACHER, head=dict(TEACHER['head'], num_classes=7))), 'model.losses.loss_kd', '(2, 7)'),
+    (dict(teacher__allow_random_teacher=False), 'model.teacher.checkpoint', 'allow_random_teacher'),
+    (
+        dict(teacher__allow_random_teacher=False, teacher__checkpoint='teachr.pth'),
+        'model.teacher.checkpoint',
+        'no such file',
+    ),
+    (dict(teacher__checkpoint=3), 'model.teacher.checkpoint', 'path'),
+    (dict(teacher__checkpoint=True), 'model.teacher.checkpoint', 'zoo'),
+]
+
+
+@pytest.mark.parametrize(
+    ('settings', 'key', 'hint'), MISTAKES, ids=[f'{index}-{key}' for index, (_, key, _) in enumerate(MISTAKES)]
+)
+def test_the_message_names_the_key_and_what_is_right(settings, key, hint):
+    with pytest.raises(ConfigError, match=re.escape(key)) as error:
+        MODELS.build(distiller_config(**settings))
+    assert hint in str(error.value)
+
+
+def test_a_missing_checkpoint_names_the_files_beside_it(tmp_path):
+    (tmp_path / 'teacher_best.pth').touch()
+    settings = dict(teacher__allow_random_teacher=False, teacher__checkpoint=str(tmp_path / 'teacher_bset.pth'))
+    with pytest.raises(ConfigError, match=r'model\.teacher\.checkpoint=.*no such file.*teacher_best\.pth'):
+        MODELS.build(distiller_config(**settings))
+
+
+def test_grids_that_differ_are_told():
+    teacher = dict(TEACHER, backbone=dict(TEACHER['backbone'], patch_size=4))
+    with pytest.raises(ConfigError, match=r'model\.losses\.loss_feat.*\(2, 16, 16\).*\(2, 64, 24\)'):
+        MODELS.build(distiller_config(teacher__model=teacher))
+
+
+def test_without_a_teacher_there_is_no_training():
+    model = MODELS.build(distiller_config(teacher=None))
+    with pytest.raises(ConfigError, match=r'model\.teacher is None'):
+        model.loss(None, None)

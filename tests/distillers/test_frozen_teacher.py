@@ -1,0 +1,185 @@
+"""Where the teacher's weights come from, and what it sees."""
+
+import copy
+import logging
+import os
+import pickle
+
+import pytest
+import torch
+from builders import PREPROCESSOR, TEACHER, build_distiller, distiller_config, images, labels
+from mmengine.logging import MMLogger
+from mmpretrain.registry import MODELS
+
+from serkd_mm.distillers.config_errors import ConfigError
+
+
+@pytest.fixture
+def weights():
+    torch.manual_seed(7)
+    return MODELS.build(copy.deepcopy(TEACHER)).state_dict()
+
+
+@pytest.fixture
+def checkpoint(weights, tmp_path):
+    """A teacher's checkpoint as mmengine saves it."""
+    path = tmp_path / 'teacher.pth'
+    torch.save(dict(meta=dict(epoch=1), state_dict=weights), path)
+    return path
+
+
+def from_checkpoint(path, **changes):
+    return build_distiller(teacher__checkpoint=str(path), teacher__allow_random_teacher=False, **changes)
+
+
+def save(tmp_path, content):
+    path = tmp_path / 'other.pth'
+    torch.save(content, path)
+    return path
+
+
+def test_weights_are_read_when_training_starts_and_not_before(checkpoint, weights):
+    torch.manual_seed(0)
+    config = distiller_config(teacher__checkpoint=str(checkpoint), teacher__allow_random_teacher=False)
+    model = MODELS.build(config)
+    assert not torch.equal(model.teacher.model.head.fc.weight, weights['head.fc.weight'])
+    model.init_weights()
+    loaded = model.teacher.model.state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in weights.items())
+
+
+@pytest.mark.parametrize('training', [True, False])
+def test_a_step_without_init_weights_reads_them_too(checkpoint, weights, training):
+    config = distiller_config(teacher__checkpoint=str(checkpoint), teacher__allow_random_teacher=False)
+    model = MODELS.build(config).train(training)
+    model(images(), labels(), mode='loss')
+    assert torch.equal(model.teacher.model.head.fc.weight, weights['head.fc.weight'])
+
+
+def test_a_bare_or_wrapped_state_dict_and_a_distilled_student_serve(tmp_path, weights):
+    wrapped = {f'module.{name}': value for name, value in weights.items()}
+    for content in (weights, wrapped, dict(model=weights), dict(weights, **{'distill.losses.x.weight': torch.ones(1)})):
+        model = from_checkpoint(save(tmp_path, content))
+        assert torch.equal(model.teacher.model.head.fc.weight, weights['head.fc.weight'])
+
+
+def test_a_url_is_fetched_once_when_training_starts(checkpoint, weights, tmp_path, monkeypatch):
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
+    url = checkpoint.as_uri()  # file://: the same road as https://, without a network
+    config = distiller_config(teacher__checkpoint=url, teacher__allow_random_teacher=False)
+    model = MODELS.build(config)
+    cached = tmp_path / 'cache' / 'hub' / 'checkpoints' / 'teacher.pth'
+    assert not cached.exists()
+    model.init_weights()
+    assert cached.is_file()
+    assert torch.equal(model.teacher.model.head.fc.weight, weights['head.fc.weight'])
+    checkpoint.unlink()
+    assert torch.equal(from_checkpoint(url).teacher.model.head.fc.weight, weights['head.fc.weight'])
+
+
+def test_a_url_that_cannot_be_fetched_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
+    with pytest.raises(ConfigError, match=r'model\.teacher\.checkpoint=.*could not be fetched'):
+        from_checkpoint((tmp_path / 'missing.pth').as_uri())
+
+
+@pytest.mark.parametrize('source', ['nothing', 'a missing file', 'a missing url'])
+def test_a_random_teacher_must_be_allowed_and_is_told_loudly(source, tmp_path, monkeypatch):
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
+    missing = tmp_path / 'missing.pth'
+    checkpoint = {'nothing': None, 'a missing file': str(missing), 'a missing url': missing.as_uri()}[source]
+    records = []
+    handler = logging.Handler()
+    handler.emit = records.append
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(handler)
+    try:
+        build_distiller(teacher__checkpoint=checkpoint)
+    finally:
+        logger.removeHandler(handler)
+    assert [record.levelname for record in records if 'RANDOM teacher' in record.getMessage()] == ['WARNING']
+    with pytest.raises(ConfigError, match=r'model\.teacher\.checkpoint'):
+        build_distiller(teacher__checkpoint=checkpoint, teacher__allow_random_teacher=False)
+
+
+def test_true_means_the_zoo_s_own_weights():
+    model = MODELS.build(
+        distiller_config(
+            student__model='deit-tiny-distilled_3rdparty_in1k',
+            teacher__model='vit-base-p16_mae-1600e-pre_8xb128-coslr-100e_in1k',
+            teacher__checkpoint=True,
+            input_size=(3, 32, 32),
+        )
+    )
+    assert model.teacher.checkpoint.startswith('https://')
+    assert model.teacher.checkpoint.endswith('.pth')
+
+
+@pytest.mark.parametrize(
+    ('damage', 'message'),
+    [
+        (lambda weights: {k: v for k, v in weights.items() if k != 'head.fc.bias'}, r'Missing \(1\): head\.fc\.bias'),
+        (lambda weights: dict(weights, extra=torch.ones(1)), r'Unexpected \(1\): extra'),
+        (lambda weights: {f'model.{k}': v for k, v in weights.items()}, r'Missing .* Unexpected'),
+        (lambda weights: dict(weights, **{'head.fc.bias': torch.ones(9)}), 'another architecture'),
+        (lambda weights: dict(meta={}), 'holds no state_dict'),
+        (lambda weights: [1, 2], 'holds no state_dict'),
+    ],
+)
+def test_a_checkpoint_that_does_not_match_is_refused(tmp_path, weights, damage, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        from_checkpoint(save(tmp_path, damage(weights)))
+    assert 'model.teacher.checkpoint' in str(error.value)
+
+
+@pytest.mark.parametrize('keep', [0, 100, 0.5])
+def test_a_truncated_checkpoint_is_refused(checkpoint, keep):
+    content = checkpoint.read_bytes()
+    checkpoint.write_bytes(content[: int(keep if keep >= 1 else len(content) * keep)])
+    with pytest.raises(ConfigError, match=r'model\.teacher\.checkpoint='):
+        from_checkpoint(checkpoint)
+
+
+class _Command:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize('save_with', [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
+def test_a_checkpoint_that_would_run_code_is_refused(tmp_path, weights, save_with):
+    trap = tmp_path / 'trap'
+    save_with(dict(state_dict=weights, meta=_Command(str(trap))), tmp_path / 'evil.pth')
+    with pytest.raises(ConfigError, match=r'model\.teacher\.checkpoint='):
+        from_checkpoint(tmp_path / 'evil.pth')
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize(
+    'statistics',
+    [
+        dict(mean=[127.5] * 3, std=[127.5] * 3, to_rgb=True),
+        dict(mean=[103.53, 116.28, 123.675], std=[57.375, 57.12, 58.395], to_rgb=False),
+        dict(to_rgb=True),
+        dict(),
+        PREPROCESSOR,
+    ],
+)
+def test_the_teacher_sees_what_its_own_preprocessor_would_give(statistics):
+    model = build_distiller(teacher__model=dict(TEACHER, data_preprocessor=dict(type='ClsDataPreprocessor', **statistics)))
+    raw = torch.randint(0, 256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(0))
+    student_input = model.data_preprocessor(dict(inputs=raw))['inputs']
+    seen = []
+    model.teacher.model.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    model(student_input, labels(2), mode='loss')
+    expected = model.teacher.model.data_preprocessor(dict(inputs=raw))['inputs']
+    torch.testing.assert_close(seen[0], expected, rtol=1e-5, atol=2e-5 * expected.abs().max().item())
+    if statistics is PREPROCESSOR:
+        assert seen[0] is student_input
+
+
+def test_a_teacher_without_statistics_sees_the_student_s_input():
+    model = build_distiller()
+    assert model.teacher.renormalise.identity

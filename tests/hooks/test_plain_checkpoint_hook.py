@@ -1,0 +1,36 @@
+import numpy as np
+import torch
+from mmengine.logging.history_buffer import HistoryBuffer
+
+from serkd_mm.hooks import PlainCheckpointHook
+
+
+def test_history_survives_bit_for_bit_and_the_file_holds_plain_values_only(tmp_path):
+    history = HistoryBuffer([0.1, 2.5, np.float64(1 / 3)], [1, 2, 3], max_length=7)
+    checkpoint = dict(
+        meta=dict(epoch=3, cfg='x = 1', dataset_meta=dict(classes=('a', 'b'), palette=np.arange(3))),
+        state_dict=dict(weight=torch.ones(2)),
+        message_hub=dict(
+            log_scalars={'train/loss': history}, runtime_info=dict(eta=np.float64(5.5)), resumed_keys={'train/loss': True}
+        ),
+    )
+    hook, path = PlainCheckpointHook(), tmp_path / 'epoch_3.pth'
+    hook.before_save_checkpoint(None, checkpoint)
+    torch.save(checkpoint, path)
+    if hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint'):
+        assert torch.serialization.get_unsafe_globals_in_checkpoint(str(path)) == []
+    loaded = torch.load(path, weights_only=True)
+    hook.after_load_checkpoint(None, loaded)
+    restored = loaded['message_hub']['log_scalars']['train/loss']
+    assert isinstance(restored, HistoryBuffer)
+    assert restored.max_length == 7
+    assert all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(restored.data, history.data, strict=True))
+    assert loaded['message_hub']['runtime_info']['eta'] == 5.5
+    assert loaded['meta']['dataset_meta']['classes'] == ('a', 'b')
+    assert loaded['meta']['dataset_meta']['palette'].tolist() == [0, 1, 2]
+
+
+def test_checkpoints_without_training_state_pass():
+    checkpoint = dict(state_dict={})
+    PlainCheckpointHook().after_load_checkpoint(None, checkpoint)
+    assert checkpoint == dict(state_dict={})

@@ -1,0 +1,115 @@
+import math
+
+import pytest
+import torch
+from mmpretrain.registry import MODELS
+from reference import listing_angle_loss, listing_distance_loss
+
+TOKEN_LOSSES = ['TokenDistanceLoss', 'TokenAngleLoss', 'FeatureL2Loss']
+
+
+def tensor(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def build(name, **settings):
+    return MODELS.build(dict(type=name, **settings))
+
+
+@pytest.mark.parametrize(
+    ('name', 'listing'), [('TokenDistanceLoss', listing_distance_loss), ('TokenAngleLoss', listing_angle_loss)]
+)
+@pytest.mark.parametrize('loss_weight', [1.0, 0.5, 0])
+def test_relation_losses_are_the_weighted_listing(name, listing, loss_weight):
+    student, teacher = tensor(2, 9, 8), tensor(2, 9, 12, seed=1)
+    loss = build(name, loss_weight=loss_weight)(student, teacher)
+    assert loss.ndim == 0
+    torch.testing.assert_close(loss.double(), loss_weight * listing(student.double(), teacher.double()), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize('tau', [1.0, 0.5, 4])
+@pytest.mark.parametrize('batch', [1, 3])
+def test_kl_is_equation_13_as_a_mean_times_tau_squared(tau, batch):
+    student, teacher = 3 * tensor(batch, 5), 3 * tensor(batch, 5, seed=1)
+    student.requires_grad_()
+    loss = build('LogitKLLoss', tau=tau, loss_weight=0.7)(student, teacher)
+    expected = 0.0
+    gradient = torch.zeros(batch, 5, dtype=torch.float64)
+    for image in range(batch):
+        p_teacher = [math.exp(x / tau) for x in teacher[image].tolist()]
+        p_student = [math.exp(x / tau) for x in student[image].tolist()]
+        p_teacher = [p / sum(p_teacher) for p in p_teacher]
+        p_student = [p / sum(p_student) for p in p_student]
+        expected += sum(t * math.log(t / s) for t, s in zip(p_teacher, p_student, strict=True))
+        gradient[image] = torch.tensor(p_student, dtype=torch.float64) - torch.tensor(p_teacher, dtype=torch.float64)
+    loss.backward()
+    assert loss.item() == pytest.approx(0.7 * tau**2 * expected / batch, rel=1e-5)
+    torch.testing.assert_close(student.grad.double(), 0.7 * tau * gradient / batch, rtol=1e-4, atol=1e-7)
+
+
+def test_kl_is_zero_for_equal_predictions_and_finite_for_certain_ones():
+    logits = tensor(3, 7)
+    assert build('LogitKLLoss')(logits, logits + 5).item() == pytest.approx(0, abs=1e-6)
+    certain = torch.tensor([[1e4, -1e4], [-1e4, 1e4]])
+    assert build('LogitKLLoss')(certain, -certain).isfinite()
+
+
+def test_feature_loss_is_the_squared_error_of_the_projected_tokens():
+    loss = build('FeatureL2Loss', loss_weight=2.0)
+    student, teacher = tensor(2, 9, 8).requires_grad_(), tensor(2, 9, 12, seed=1)
+    value = loss(student, teacher)
+    weight, bias = loss.projector.weight.double(), loss.projector.bias.double()
+    expected = (student.double() @ weight.T + bias - teacher.double()).square().mean()
+    torch.testing.assert_close(value.double(), 2 * expected, rtol=1e-5, atol=0)
+    value.backward()
+    assert loss.projector.weight.grad.abs().sum() > 0
+    assert student.grad.abs().sum() > 0
+
+
+def test_feature_loss_has_no_weights_before_and_keeps_them_after_its_first_call():
+    loss = build('FeatureL2Loss')
+    assert not loss.state_dict()
+    loss(tensor(2, 9, 8), tensor(2, 9, 12))
+    projector = loss.projector
+    loss(tensor(1, 4, 8), tensor(1, 4, 12))
+    assert loss.projector is projector
+    with pytest.raises(ValueError, match=r'was made for'):
+        loss(tensor(2, 9, 8), tensor(2, 9, 13))
+
+
+@pytest.mark.parametrize('name', [*TOKEN_LOSSES, 'LogitKLLoss'])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float16])
+def test_no_gradient_reaches_the_teacher_and_values_are_float32(name, dtype):
+    shape = (3, 8) if name == 'LogitKLLoss' else (3, 9, 8)
+    student, teacher = (tensor(*shape, seed=seed).to(dtype).requires_grad_() for seed in (0, 1))
+    loss = build(name)(student, teacher)
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert loss.isfinite()
+    assert teacher.grad is None
+    assert student.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize('name', TOKEN_LOSSES)
+def test_sides_of_different_length_are_refused(name):
+    with pytest.raises(ValueError, match=r'equal B and L'):
+        build(name)(tensor(2, 9, 8), tensor(2, 4, 8))
+
+
+@pytest.mark.parametrize('shape', [(3, 6), (2, 5), (3, 5, 1)])
+def test_logits_of_other_classes_are_refused(shape):
+    with pytest.raises(ValueError, match='same K classes'):
+        build('LogitKLLoss')(tensor(3, 5), tensor(*shape))
+
+
+@pytest.mark.parametrize('name', [*TOKEN_LOSSES, 'LogitKLLoss'])
+@pytest.mark.parametrize('loss_weight', [-1.0, math.inf, math.nan, '1', None])
+def test_wrong_weights_are_refused_when_built(name, loss_weight):
+    with pytest.raises(ValueError, match='loss_weight must be'):
+        build(name, loss_weight=loss_weight)
+
+
+@pytest.mark.parametrize('tau', [0, -1.0, math.nan, math.inf, 'warm'])
+def test_wrong_temperatures_are_refused_when_built(tau):
+    with pytest.raises(ValueError, match='tau must be'):
+        build('LogitKLLoss', tau=tau)

@@ -1,0 +1,62 @@
+"""Importing the package."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+from builders import REPOSITORY
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmpretrain.registry import HOOKS, MODELS
+
+import serkd_mm
+
+MODEL_NAMES = [
+    'RelationDistiller',
+    'PatchTokenizer',
+    'SuperpixelMerger',
+    'AvgPoolMerger',
+    'MaxPoolMerger',
+    'IdentityMerger',
+    'TokenDistanceLoss',
+    'TokenAngleLoss',
+    'FeatureL2Loss',
+    'LogitKLLoss',
+    'DeiTDistilledClsHead',
+]
+
+
+def test_components_are_in_mmpretrain_s_own_registries():
+    for name in MODEL_NAMES:
+        assert MODELS.module_dict[name].__module__.startswith('serkd_mm.'), name
+    assert 'PlainCheckpointHook' in HOOKS.module_dict
+    assert 'PlainCheckpointHook' not in MMENGINE_HOOKS.module_dict
+
+
+@pytest.mark.parametrize('missing', ['mmengine', 'mmcv', 'mmpretrain'])
+def test_a_missing_package_gives_one_error_that_names_both_extras(missing):
+    code = f'import sys; sys.modules[{missing!r}] = None; import serkd_mm'
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=REPOSITORY, check=False)
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith('ImportError')
+    assert 'serkd-mm[mmlab]' in last
+    assert 'serkd-mm[onedl]' in last
+
+
+def test_version_is_the_one_that_is_installed():
+    assert re.fullmatch(r'\d+\.\d+\.\d+', serkd_mm.__version__)
+    assert serkd_mm.__version__ in (REPOSITORY / 'serkd_mm' / 'version.py').read_text()
+
+
+def test_imports_run_downwards_only():
+    layers = {'ops': 0, 'tokenizers': 1, 'mergers': 1, 'losses': 1, 'heads': 1, 'hooks': 1, 'distillers': 2}
+    for file in (REPOSITORY / 'serkd_mm').glob('*/*.py'):
+        own = file.parent.name
+        for other in re.findall(r'^from \.\.(\w+)', file.read_text(), flags=re.MULTILINE):
+            assert layers[other] < layers[own], f'{file} imports {other}'
+
+
+def test_the_operations_know_no_openmmlab():
+    for file in (REPOSITORY / 'serkd_mm' / 'ops').glob('*.py'):
+        assert not re.search(r'^(from|import) mm', file.read_text(), flags=re.MULTILINE), file

@@ -1,0 +1,123 @@
+"""Whole trainings by mmengine's Runner on image files."""
+
+import pytest
+import torch
+from builders import training_config
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+pytestmark = pytest.mark.usefixtures('runner_scope')
+
+
+def run(config: Config) -> Runner:
+    """Build a runner as mmpretrain's tools do, and train."""
+    runner = Runner.from_cfg(config)
+    runner.train()
+    return runner
+
+
+def load(path):
+    return torch.load(path, map_location='cpu', weights_only=True)
+
+
+def assert_equal_states(actual, expected):
+    assert actual.keys() == expected.keys()
+    different = [name for name, value in expected.items() if not torch.equal(actual[name], value)]
+    assert different == []
+
+
+def test_trains_logs_evaluates_and_saves_the_plain_student(image_root, tmp_path):
+    runner = run(training_config(image_root, tmp_path))
+    history = runner.message_hub.log_scalars
+    for name in ('loss', 'loss_cls', 'loss_kd', 'loss_feat', 'loss_rd', 'loss_ra'):
+        assert len(history[f'train/{name}'].data[0]) == 6, name
+    assert 'accuracy/top1' in ''.join(history)
+    names = load(tmp_path / 'epoch_2.pth')['state_dict']
+    assert not [name for name in names if name.startswith(('student.', 'teacher.'))]
+    assert {name.split('.')[0] for name in names} == {'backbone', 'head', 'distill'}
+
+
+def test_the_optimizer_holds_the_student_and_the_projector_and_decays_weights_alone(image_root, tmp_path):
+    runner = Runner.from_cfg(training_config(image_root, tmp_path))
+    wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    groups = [group for group in wrapper.param_groups if group['params'][0].ndim]  # mmengine adds a scalar of its own
+    decays = {id(group['params'][0]): group['weight_decay'] for group in groups}
+    assert decays.keys() == {id(weight) for weight in runner.model.parameters()}
+    named = {name: decays[id(weight)] for name, weight in runner.model.named_parameters()}
+    kept = {name for name, decay in named.items() if decay == 0.05}
+    assert kept == {
+        name
+        for name, weight in runner.model.named_parameters()
+        if weight.ndim >= 2 and not name.endswith(('cls_token', 'dist_token', 'pos_embed'))
+    }
+    assert all(decay == 0 for name, decay in named.items() if name not in kept)
+
+
+def test_resuming_equals_not_stopping(image_root, tmp_path):
+    # mmengine does not save the random state of augmentations, so this training has none.
+    steady = {
+        'train_dataloader.dataset.pipeline': [
+            dict(type='LoadImageFromFile'),
+            dict(type='Resize', scale=(32, 32)),
+            dict(type='PackInputs'),
+        ]
+    }
+    whole = run(training_config(image_root, tmp_path / 'whole', **steady))
+    run(training_config(image_root, tmp_path / 'parts', **steady, **{'train_cfg.max_epochs': 1}))
+    parts = run(training_config(image_root, tmp_path / 'parts', **steady, resume=True))
+    assert parts.iter == whole.iter == 6
+    one, two = (load(tmp_path / name / 'epoch_2.pth') for name in ('whole', 'parts'))
+    assert_equal_states(two['state_dict'], one['state_dict'])
+    for index, state in one['optimizer']['state'].items():
+        assert_equal_states(two['optimizer']['state'][index], state)
+    log_one, log_two = (c['message_hub']['log_scalars']['train/loss']['log_history'] for c in (one, two))
+    assert torch.equal(log_one, log_two)
+
+
+def test_ema_averages_the_student_and_shares_the_teacher(image_root, tmp_path):
+    ema = dict(type='EMAHook', momentum=0.5)
+    config = training_config(image_root, tmp_path)
+    config.custom_hooks = [*config.custom_hooks, ema]
+    runner = run(config)
+    hook = next(hook for hook in runner.hooks if type(hook).__name__ == 'EMAHook')
+    assert hook.ema_model.module.teacher is runner.model.teacher
+    checkpoint = load(tmp_path / 'epoch_2.pth')
+    assert not any('student.' in name or 'teacher' in name for name in checkpoint['ema_state_dict'])
+    averaged, trained = checkpoint['state_dict'], runner.model.state_dict()
+    assert averaged.keys() == trained.keys()
+    assert not torch.equal(averaged['backbone.layers.0.attn.qkv.weight'], trained['backbone.layers.0.attn.qkv.weight'])
+    resumed = training_config(image_root, tmp_path, resume=True, **{'train_cfg.max_epochs': 3})
+    resumed.custom_hooks = config.custom_hooks
+    assert run(resumed).iter == 9
+
+
+def test_accumulation_and_clipping(image_root, tmp_path):
+    config = training_config(image_root, tmp_path, **{'train_cfg.max_epochs': 1})
+    config.optim_wrapper.update(accumulative_counts=2, clip_grad=dict(max_norm=1.0))
+    runner = run(config)
+    assert all(weight.isfinite().all() for weight in runner.model.parameters())
+    assert 'train/grad_norm' in runner.message_hub.log_scalars
+
+
+def test_layer_wise_learning_rates_of_mmpretrain(image_root, tmp_path):
+    config = training_config(image_root, tmp_path)
+    config.optim_wrapper = dict(
+        type='OptimWrapper',
+        optimizer=dict(type='AdamW', lr=1.0, weight_decay=0.05),
+        constructor='LearningRateDecayOptimWrapperConstructor',
+        paramwise_cfg=dict(layer_decay_rate=0.5),
+    )
+    runner = Runner.from_cfg(config)
+    wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    rates = {id(weight): group['lr'] for group in wrapper.param_groups for weight in group['params']}
+    named = dict(runner.model.named_parameters())
+    rate = {name: rates[id(weight)] for name, weight in named.items()}
+    assert rate['student.backbone.layers.0.attn.qkv.weight'] < rate['student.backbone.layers.1.attn.qkv.weight']
+    assert rate['student.head.layers.head.weight'] == rate['distill.losses.loss_feat.projector.weight'] == 1.0
+
+
+def test_a_wrong_tap_fails_before_any_training(image_root, tmp_path):
+    config = training_config(image_root, tmp_path, **{'model.student.taps.patches': 'backbone.layer[-1]'})
+    with pytest.raises(ValueError, match=r'model\.student\.taps\.patches.*layers'):
+        Runner.from_cfg(config)
+    assert not list(tmp_path.glob('*.pth'))

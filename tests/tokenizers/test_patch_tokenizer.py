@@ -1,0 +1,51 @@
+import pytest
+import torch
+from mmpretrain.registry import MODELS
+
+from serkd_mm.tokenizers import PatchTokenizer
+
+
+def tokens(count, extra=0):
+    """Tokens whose first channel is their number among the patches; extra tokens come first and are negative."""
+    numbers = torch.cat([-torch.arange(1, extra + 1), torch.arange(count)]).float()
+    return torch.stack([numbers, numbers + 0.5], dim=1).expand(2, -1, -1)
+
+
+@pytest.mark.parametrize('extra', [0, 1, 2, 5])
+@pytest.mark.parametrize('given', ['by the config', 'by the backbone', 'by nobody'])
+def test_patches_lie_as_in_the_image(extra, given):
+    tokenizer = MODELS.build(dict(type='PatchTokenizer', num_extra_tokens=extra if given == 'by the config' else None))
+    grid = tokenizer(tokens(196, extra), (224, 224), extra if given == 'by the backbone' else None)
+    assert grid.shape == (2, 2, 14, 14)
+    assert torch.equal(grid[0, 0], torch.arange(196.0).view(14, 14))
+
+
+@pytest.mark.parametrize(
+    ('image_size', 'shape'), [((224, 320), (14, 20)), ((320, 224), (20, 14)), ((16, 240), (1, 15)), ((250, 130), (15, 8))]
+)
+def test_images_need_not_be_square(image_size, shape):
+    grid = PatchTokenizer()(tokens(shape[0] * shape[1], 2), image_size, 2)
+    assert grid.shape[-2:] == shape
+    assert torch.equal(grid[0, 0].flatten(), torch.arange(float(shape[0] * shape[1])))
+
+
+def test_the_config_wins_over_the_backbone_and_gradients_pass():
+    feature = tokens(9, 1).clone().requires_grad_()
+    grid = PatchTokenizer(num_extra_tokens=1)(feature, (3, 3), 4)
+    grid.sum().backward()
+    assert grid.shape == (2, 2, 3, 3)
+    assert (feature.grad[:, 1:] == 1).all()
+    assert (feature.grad[:, 0] == 0).all()
+
+
+@pytest.mark.parametrize('count', [197, 1])
+def test_tokens_that_make_no_grid_are_refused(count):
+    with pytest.raises(ValueError, match='num_extra_tokens'):
+        PatchTokenizer()(tokens(count), (224, 224), 0 if count > 1 else 1)
+
+
+def test_feature_maps_and_negative_numbers_are_refused():
+    with pytest.raises(ValueError, match='transformer block'):
+        PatchTokenizer()(torch.zeros(2, 8, 7, 7))
+    with pytest.raises(ValueError, match='must not be negative'):
+        PatchTokenizer(num_extra_tokens=-1)
