@@ -2,6 +2,11 @@
 
 import pytest
 from builders import write_images
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import DefaultScope
+from mmengine.visualization import Visualizer
+
+_MANAGERS = (MessageHub, MMLogger, DefaultScope, Visualizer)
 
 
 @pytest.fixture(scope='session')
@@ -13,13 +18,8 @@ def image_root(tmp_path_factory):
 @pytest.fixture
 def runner_scope():
     """Leave mmengine's global state as it was: a Runner registers itself, and the default scope, by name."""
-    from mmengine.logging import MessageHub, MMLogger
-    from mmengine.registry import DefaultScope
-    from mmengine.visualization import Visualizer
-
-    managers = (MessageHub, MMLogger, DefaultScope, Visualizer)
-    before = [dict(manager._instance_dict) for manager in managers]
+    before = [dict(manager._instance_dict) for manager in _MANAGERS]
     yield
-    for manager, instances in zip(managers, before, strict=True):
+    for manager, instances in zip(_MANAGERS, before, strict=True):
         manager._instance_dict.clear()
         manager._instance_dict.update(instances)

@@ -7,6 +7,7 @@ Every run is a plain call of tools/train.py. Started again, it skips what is fin
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -44,7 +45,9 @@ class Experiment:
             SystemExit: The training failed; its output is in ``train.log`` of its folder.
         """
         work_dir, started = self.work_dir / folder, time.time()
-        if not self._last_checkpoint(config, folder).is_file():
+        if not (work_dir / 'finished').is_file():
+            if self._last_checkpoint(config, folder).is_file():
+                shutil.rmtree(work_dir)  # Stopped between its last checkpoint and its last validation.
             work_dir.mkdir(parents=True, exist_ok=True)
             print(f'      {folder}: training, see {work_dir / "train.log"}', flush=True)
             command = [sys.executable, ROOT / 'tools' / 'train.py', CONFIGS / f'{config}.py', '--resume']
@@ -56,6 +59,7 @@ class Experiment:
                 ).returncode
             if code:
                 raise SystemExit(f'{folder} failed with exit code {code}; see {work_dir / "train.log"}')
+            (work_dir / 'finished').touch()
         accuracy = report.accuracy_curve(work_dir)[-1][1]
         seconds = time.time() - started
         print(f'[{next(self._numbers)}/{self.total}] {folder}: {accuracy:.2f} % ({seconds:.0f} s)', flush=True)
@@ -70,7 +74,7 @@ class Experiment:
         return settings
 
     def _last_checkpoint(self, config: str, folder: str) -> Path:
-        """The file that a finished run has written."""
+        """The last checkpoint of a run."""
         cfg = Config.fromfile(CONFIGS / f'{config}.py')
         cfg.merge_from_dict(_parsed(self.options))
         return self.work_dir / folder / f'epoch_{cfg.train_cfg.max_epochs}.pth'

@@ -1,0 +1,238 @@
+"""The command-line tools, in processes of their own, as users start them."""
+
+import json
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import mmpretrain
+import pytest
+import torch
+from builders import REPOSITORY, training_config
+from sklearn.datasets import load_sample_images
+
+pytestmark = pytest.mark.slow
+
+TOOLS = REPOSITORY / 'tools'
+FLAGSHIP = REPOSITORY / 'configs' / 'serkd' / 'deit-ti_mae-b.py'
+MMPRETRAIN = Path(mmpretrain.__file__).parent / '.mim'
+LOSSES = ['loss_cls', 'loss_kd', 'loss_feat', 'loss_rd', 'loss_ra']
+
+
+def run(*command, cwd=REPOSITORY, succeed=True, **environment):
+    """Run a command; give its output, and show it when it does not end as it should."""
+    settings = {'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '-1', 'PORT': str(free_port())}
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env={**os.environ, **settings, **environment},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=600,
+        check=False,
+    )
+    assert (done.returncode == 0) == succeed, done.stdout[-6000:]
+    return done.stdout
+
+
+def free_port():
+    with socket.socket() as server:
+        server.bind(('127.0.0.1', 0))
+        return server.getsockname()[1]
+
+
+def logged(work_dir):
+    """Every entry of the runs in a folder."""
+    files = work_dir.glob('*/vis_data/scalars.json')
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+@pytest.fixture(scope='module')
+def photographs(tmp_path_factory):
+    """Twelve crops of scikit-learn's two photographs, laid out as ImageNet is."""
+    root = tmp_path_factory.mktemp('imagenet')
+    lines = []
+    for number in range(12):
+        photograph = load_sample_images().images[number % 2]
+        top, left = 20 * (number // 2), 60 * (number // 2)
+        name = f'{number}.jpg'
+        for split in ('train', 'val'):
+            (root / split).mkdir(exist_ok=True)
+            assert cv2.imwrite(str(root / split / name), photograph[top : top + 300, left : left + 280, ::-1])
+        lines.append(f'{name} {number * 80}')
+    (root / 'meta').mkdir()
+    for split in ('train', 'val'):
+        (root / 'meta' / f'{split}.txt').write_text('\n'.join(lines))
+    return root
+
+
+@pytest.fixture(scope='module')
+def data_options(photographs):
+    loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+    options = [f'{loader}.dataset.data_root={photographs}' for loader in loaders]
+    return [*options, *(f'{loader}.num_workers=0' for loader in loaders)]
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory, data_options):
+    """Folder of the full-size configuration, trained for 3 iterations by 2 processes with a random teacher."""
+    work_dir = tmp_path_factory.mktemp('work')
+    options = ['model.teacher.checkpoint=None', 'model.teacher.allow_random_teacher=True', 'train_cfg.max_epochs=1']
+    options += ['train_dataloader.batch_size=2', 'default_hooks.logger.interval=1', *data_options]
+    run(TOOLS / 'dist_train.sh', FLAGSHIP, 2, '--work-dir', work_dir, '--cfg-options', *options)
+    return work_dir
+
+
+def test_the_full_configuration_trains_on_two_processes(trained):
+    entries = logged(trained)
+    steps = [entry for entry in entries if 'loss' in entry]
+    assert len(steps) == 3
+    for entry in steps:
+        assert sum(entry[name] for name in LOSSES) == pytest.approx(entry['loss'], rel=1e-5)
+        assert all(entry[name] > 0 for name in LOSSES)
+    assert any('accuracy/top1' in entry for entry in entries)
+    state_dict = torch.load(trained / 'epoch_1.pth', weights_only=True)['state_dict']
+    assert {name.split('.')[0] for name in state_dict} == {'backbone', 'head', 'distill'}
+
+
+def test_mmpretrain_evaluates_the_checkpoint_to_the_same_predictions(trained, data_options, tmp_path):
+    ours = ['python', TOOLS / 'test.py', FLAGSHIP]
+    theirs = [
+        'python',
+        MMPRETRAIN / 'tools' / 'test.py',
+        MMPRETRAIN / 'configs' / 'deit' / 'deit-tiny-distilled_4xb256_in1k.py',
+    ]
+    predictions = {}
+    for name, (_, *command) in {'ours': ours, 'theirs': theirs}.items():
+        out = tmp_path / f'{name}.pkl'
+        flags = ['--work-dir', tmp_path / name, '--out', out, '--cfg-options', *data_options]
+        # Away from the repository, and without a cache: neither this package nor a teacher is at hand to mmpretrain.
+        output = run(
+            sys.executable, *command, trained / 'epoch_1.pth', *flags, cwd=tmp_path, TORCH_HOME=str(tmp_path / 'cache')
+        )
+        assert 'missing keys' not in output
+        assert 'accuracy/top1' in output
+        predictions[name] = [prediction['pred_score'] for prediction in pickle.loads(out.read_bytes())]
+    assert not (tmp_path / 'cache').exists()
+    assert len(predictions['ours']) == 12
+    assert all(torch.equal(a, b) for a, b in zip(predictions['ours'], predictions['theirs'], strict=True))
+    assert not torch.equal(predictions['ours'][0], predictions['ours'][1])
+
+
+def test_evaluation_on_two_processes_and_with_test_time_augmentation(trained, data_options, tmp_path):
+    checkpoint, metrics = trained / 'epoch_1.pth', {}
+    for name, command in {
+        'one': [sys.executable, TOOLS / 'test.py', FLAGSHIP, checkpoint],
+        'two': [TOOLS / 'dist_test.sh', FLAGSHIP, checkpoint, 2],
+        'flipped': [sys.executable, TOOLS / 'test.py', FLAGSHIP, checkpoint, '--tta'],
+    }.items():
+        out = tmp_path / f'{name}.json'
+        flags = ['--work-dir', tmp_path / name, '--out', out, '--out-item', 'metrics']
+        run(*command, *flags, '--cfg-options', *data_options)
+        metrics[name] = json.loads(out.read_text())
+    assert metrics['one'] == metrics['two']
+    assert metrics['flipped'].keys() == metrics['one'].keys()
+
+
+def test_two_processes_hold_the_same_student(image_root, tmp_path):
+    # Every rank saves what it holds after training; the loader gives them different images.
+    probe = tmp_path / 'probe.py'
+    probe.write_text(
+        'import torch\nfrom mmengine.hooks import Hook\nfrom mmengine.registry import HOOKS\n'
+        '@HOOKS.register_module()\nclass SaveEveryRank(Hook):\n'
+        '    def after_train(self, runner):\n'
+        '        model = runner.model.module\n'
+        '        state = dict(student=model.state_dict(), teacher=model.teacher.state_dict())\n'
+        f'        torch.save(state, f"{tmp_path}/rank{{runner.rank}}.pth")\n'
+    )
+    config = training_config(image_root, tmp_path / 'work')
+    config.custom_imports.imports.append('probe')
+    config.custom_hooks.append(dict(type='SaveEveryRank'))
+    config.dump(tmp_path / 'config.py')
+    run(TOOLS / 'dist_train.sh', tmp_path / 'config.py', 2, PYTHONPATH=str(tmp_path))
+    one, two = (torch.load(tmp_path / f'rank{rank}.pth', weights_only=True) for rank in (0, 1))
+    assert all(torch.equal(two['student'][name], value) for name, value in one['student'].items())
+
+
+def test_wrong_settings_end_every_process_with_the_key(image_root, tmp_path):
+    config = training_config(image_root, tmp_path / 'work')
+    config.dump(tmp_path / 'config.py')
+    wrong = ['--cfg-options', 'model.student.taps.patches=backbone.layer[-1]']
+    output = run(TOOLS / 'dist_train.sh', tmp_path / 'config.py', 2, *wrong, succeed=False)
+    assert 'model.student.taps.patches' in output
+    assert "'layers'" in output
+
+
+@pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh'])
+def test_without_arguments_scripts_say_how_they_are_used(script):
+    output = run(TOOLS / script, succeed=False)
+    assert f'tools/{script}' in output
+    assert 'CONFIG' in output
+
+
+def test_slurm_scripts_start_the_tools_through_srun(image_root, tmp_path):
+    stub = tmp_path / 'bin'
+    stub.mkdir()
+    (stub / 'srun').write_text(
+        f'#!/usr/bin/env bash\nprintf "%s\\n" "$@" > {tmp_path}/srun.txt\n'
+        'while [ "${1#-}" != "$1" ]; do if [ "$1" = -p ]; then shift; fi; shift; done\n'
+        'export SLURM_PROCID=0 SLURM_NTASKS=1 SLURM_LOCALID=0 SLURM_NODELIST=localhost MASTER_PORT=$PORT\nexec "$@"\n'
+    )
+    (stub / 'scontrol').write_text('#!/usr/bin/env bash\necho 127.0.0.1\n')
+    for file in stub.iterdir():
+        file.chmod(0o755)
+    path = f'{stub}:{os.environ["PATH"]}'
+    work_dir = tmp_path / 'work dir'
+    training_config(image_root, work_dir, **{'train_cfg.max_epochs': 1}).dump(tmp_path / 'config.py')
+    environment = dict(PATH=path, GPUS='16', SRUN_ARGS='--quotatype=spot --exclusive')
+    run(TOOLS / 'slurm_train.sh', 'gpu', 'job', tmp_path / 'config.py', work_dir, **environment)
+    arguments = (tmp_path / 'srun.txt').read_text().splitlines()
+    assert arguments[:3] == ['-p', 'gpu', '--job-name=job']
+    assert {'--ntasks=16', '--ntasks-per-node=8', '--gres=gpu:8', '--exclusive', '--kill-on-bad-exit=1'} <= set(arguments)
+    assert (work_dir / 'epoch_1.pth').is_file()
+    output = run(TOOLS / 'slurm_test.sh', 'gpu', 'job', tmp_path / 'config.py', work_dir / 'epoch_1.pth', **environment)
+    assert 'accuracy/top1' in output
+
+
+def test_the_quickstart_runs_reports_and_continues(tmp_path):
+    short = ['train_cfg.max_epochs=3', 'train_cfg.val_interval=1', 'param_scheduler.0.end=1', 'param_scheduler.1.begin=1']
+    work_dir = tmp_path / 'work'
+    command = [sys.executable, TOOLS / 'quickstart' / 'run.py', '--seeds', 0, 1]
+    command += ['--work-dir', work_dir, '--data-root', tmp_path / 'digits', '--cfg-options', *short]
+    with subprocess.Popen(
+        [str(part) for part in command], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as first:
+        while '[2/7]' not in first.stdout.readline():
+            assert first.poll() is None
+        os.killpg(first.pid, signal.SIGKILL)
+    assert not (work_dir / 'results.md').exists()
+    output = run(*command)
+    assert output.count('training, see') < 7
+    assert len(list((tmp_path / 'digits' / 'few').glob('*/*.png'))) == 100
+    table = (work_dir / 'results.md').read_text()
+    assert table.split('\n\n')[1] in output
+    rows = {
+        row.split('|')[1].strip(): [cell.strip() for cell in row.split('|')[2:-1]]
+        for row in table.splitlines()
+        if '|' in row
+    }
+    assert rows['teacher'][2:4] == ['1', '311,338']
+    for student in ('labels only', 'logit KD', 'SeRKD'):
+        accuracy, spread, seeds, parameters, seconds = rows[f'student, {student}']
+        assert 0 <= float(accuracy) <= 100
+        assert float(spread) >= 0
+        assert float(seconds) > 0
+        assert (seeds, parameters) == ('2', '44,612')
+    picture = cv2.imread(str(work_dir / 'results.png'))
+    assert picture.std() > 10
+    assert 'Loaded the teacher from' in (work_dir / 'serkd_seed0' / 'train.log').read_text()
+
+    output = run(*command)
+    assert 'training, see' not in output
+    assert (work_dir / 'results.md').read_text() == table
