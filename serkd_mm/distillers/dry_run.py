@@ -14,7 +14,7 @@ _NUM_IMAGES = 2
 
 def default_input_size(student: nn.Module) -> tuple[int, int, int]:
     """Channels, height and width that the student's backbone says it is for; 3 x 224 x 224 where it says nothing."""
-    image_size = getattr(student.backbone, 'img_size', 224)
+    image_size = getattr(getattr(student, 'backbone', None), 'img_size', 224)
     height, width = image_size if isinstance(image_size, (tuple, list)) else (image_size, image_size)
     return 3, height, width
 
@@ -47,7 +47,7 @@ def dry_run(distiller: nn.Module, input_size: tuple[int, int, int]) -> None:
 def _labels(student: nn.Module) -> list[DataSample]:
     """Class 0 for every image, as a label and, for losses on soft targets, as scores."""
     samples = [DataSample().set_gt_label(0) for _ in range(_NUM_IMAGES)]
-    num_classes = getattr(student.head, 'num_classes', None)
+    num_classes = getattr(getattr(student, 'head', None), 'num_classes', None)
     if num_classes:
         for sample in samples:
             sample.set_gt_score(torch.eye(num_classes)[0])

@@ -53,6 +53,9 @@ class FrozenTeacher(nn.Module):
     @torch.no_grad()
     def forward(self, inputs: torch.Tensor) -> dict[str, Feature]:
         """Features by tap, without a graph, of images ``(B, 3, H, W)`` that the student's preprocessor has normalised."""
+        # Following the images, and not the distiller, keeps it here when a copy of the distiller moves (an EMA on the CPU).
+        if (self.renormalise.scale.device, self.renormalise.scale.dtype) != (inputs.device, inputs.dtype):
+            self.to(inputs)
         with self.taps.record(tuple(inputs.shape[-2:])) as features:
             self.model(self.renormalise(inputs), mode='tensor')
         return features

@@ -158,9 +158,3 @@ class RelationDistiller(BaseClassifier):
         super().init_weights()
         if self.teacher is not None:
             self.teacher.load()
-
-    def _apply(self, *args, **kwargs) -> 'RelationDistiller':
-        """Let the teacher follow to another device or format."""
-        if self.teacher is not None:
-            self.teacher._apply(*args, **kwargs)
-        return super()._apply(*args, **kwargs)

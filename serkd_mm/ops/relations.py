@@ -82,7 +82,8 @@ def _check_tokens(student: torch.Tensor, teacher: torch.Tensor) -> None:
 
 def _centred_gram(tokens: torch.Tensor) -> torch.Tensor:
     """G = X X^T of the tokens centred per image, ``(B, L, L)`` in float64; centring changes no relation."""
-    tokens = tokens.double()
+    if tokens.device.type != 'mps':  # Apple's GPUs have no float64.
+        tokens = tokens.double()
     tokens = tokens - tokens.mean(dim=1, keepdim=True)
     return tokens @ tokens.mT
 

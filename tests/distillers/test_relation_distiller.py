@@ -97,11 +97,13 @@ def test_nothing_that_walks_the_model_meets_the_teacher():
     assert all(weight.grad is None for weight in model.parameters()), 'the copy taps its own student'
 
 
-def test_the_teacher_follows_to_another_format():
-    model = build_distiller().double()
+def test_the_teacher_follows_the_images_and_not_a_copy():
+    model = build_distiller()
+    copy.deepcopy(model).to('meta')
+    assert model.teacher.model.head.fc.weight.device.type == 'cpu'
+    losses = model.double()(images().double(), labels(), mode='loss')
     assert model.teacher.model.head.fc.weight.dtype == torch.float64
-    losses = model(images().double(), labels(), mode='loss')
-    assert all(value.isfinite() for value in losses.values())
+    assert all(value.isfinite() and value.dtype == torch.float64 for value in losses.values())
 
 
 def test_the_dry_run_changes_no_weight_and_leaves_no_gradient_or_hook():
