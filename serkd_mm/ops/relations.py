@@ -99,8 +99,7 @@ def _normalised_distances(tokens: torch.Tensor) -> torch.Tensor:
     squared = _squared_distances(_centred_gram(tokens))
     num_tokens = tokens.shape[1]
     same = torch.eye(num_tokens, dtype=torch.bool, device=tokens.device)
-    # The diagonal is filled before the root, so that no infinite slope meets a zero.
-    distances = squared.masked_fill(same, 1.0).clamp(min=_MIN_SQUARED_DISTANCE).sqrt().masked_fill(same, 0.0)
+    distances = squared.clamp(min=_MIN_SQUARED_DISTANCE).sqrt().masked_fill(same, 0.0)
     num_pairs = max(num_tokens * (num_tokens - 1), 1)
     mean = distances.sum(dim=(1, 2), keepdim=True) / num_pairs
     return (distances / mean.clamp(min=_MIN_SQUARED_DISTANCE)).to(tokens.dtype)

@@ -73,6 +73,8 @@ def test_the_teacher_stays_bit_identical_and_in_eval_while_the_student_learns():
     assert any('running_mean' in name for name in after)
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     assert all(weight.grad is None and not weight.requires_grad for weight in model.teacher.parameters())
+    model.teacher.train()
+    assert not any(module.training for module in model.teacher.modules())
     changed = [name for name, value in model.student.state_dict().items() if not torch.equal(value, student_before[name])]
     assert 'backbone.layers.0.attn.qkv.weight' in changed
     assert 'head.layers.head_dist.weight' in changed
@@ -115,6 +117,22 @@ def test_the_dry_run_changes_no_weight_and_leaves_no_gradient_or_hook():
     assert all(weight.grad is None for weight in model.parameters())
     assert model.training
     assert not any(module._forward_hooks for module in [*model.modules(), *model.teacher.modules()])
+
+
+def test_the_dry_run_leaves_running_statistics_alone():
+    student = dict(
+        type='ImageClassifier',
+        backbone=dict(type='ResNet', depth=18, num_stages=4, out_indices=(3,)),
+        neck=dict(type='GlobalAveragePooling'),
+        head=dict(type='LinearClsHead', num_classes=4, in_channels=512, loss=dict(type='CrossEntropyLoss')),
+    )
+    only_logits = {name: loss if name == 'loss_kd' else None for name, loss in distiller_config().losses.items()}
+    model = MODELS.build(
+        distiller_config(student=dict(model=student, taps=dict(logits='head')), views=None, losses=only_logits)
+    )
+    means = [value for name, value in model.student.named_buffers() if name.endswith('running_mean')]
+    assert means
+    assert all((mean == 0).all() for mean in means)
 
 
 def test_prediction_and_features_are_the_student_s():

@@ -47,6 +47,12 @@ def test_round_trip_by_torch_and_by_mmengine():
         assert all(torch.equal(value, target.state_dict()[name]) for name, value in source.state_dict().items())
 
 
+def test_versions_of_modules_are_named_as_their_weights_are():
+    for state_dict in (build_distiller().state_dict(), get_state_dict(build_distiller())):
+        assert 'backbone.layers.0' in state_dict._metadata
+        assert not [name for name in state_dict._metadata if name.startswith('student.')]
+
+
 def test_inside_a_wrapper_the_prefix_is_kept():
     wrapper = torch.nn.Sequential(build_distiller())
     names = list(wrapper.state_dict())

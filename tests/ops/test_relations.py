@@ -77,6 +77,20 @@ def test_equal_tokens_give_finite_numbers_and_the_value_of_the_listing(loss, lis
     assert gradient.abs().max() < 1
 
 
+@pytest.mark.parametrize(
+    ('loss', 'formula'),
+    [(distance_relation_loss, formula_distance_loss), (angle_relation_loss, formula_angle_loss)],
+)
+def test_equal_tokens_have_no_gradient_between_them(loss, formula):
+    # Automatic differentiation of the formulas, in which equal tokens have distance 0 and no direction.
+    student, teacher = tokens(2, 5, 6), tokens(2, 5, 4, seed=1)
+    student[:, 4], teacher[:, 1] = student[:, 2], teacher[:, 3]
+    value, gradient = value_and_gradient(loss, student, teacher)
+    expected, expected_gradient = value_and_gradient(formula, student.double(), teacher.double())
+    assert_close(value, expected, rtol=1e-5)
+    assert_close(gradient, expected_gradient, rtol=1e-5)
+
+
 @pytest.mark.parametrize('loss', [distance_relation_loss, angle_relation_loss])
 @pytest.mark.parametrize('student_constant', [True, False])
 @pytest.mark.parametrize('num_tokens', [1, 2, 9])
