@@ -7,11 +7,16 @@ import torch
 from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.utils import digit_version
 
-import serkd_mm  # noqa: F401
+from serkd_mm.safe_loading import allow_mmengine_checkpoints
 
 pytestmark = pytest.mark.skipif(
     digit_version(torch.__version__) < digit_version('2.6'), reason='safe loading is the default from torch 2.6'
 )
+
+
+@pytest.fixture(autouse=True)
+def _allowed():
+    allow_mmengine_checkpoints()
 
 
 def test_mmengine_s_history_is_read(tmp_path):

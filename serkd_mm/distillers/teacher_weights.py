@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..safe_loading import allow_mmengine_checkpoints
 from .config_errors import ConfigError
 
 # What some checkpoints hold beside the weights of the model.
@@ -73,6 +74,7 @@ def _local(checkpoint: str) -> Path:
 
 
 def _read(checkpoint: str, where: str) -> Any:
+    allow_mmengine_checkpoints()  # Again: the forks of mmengine take their list back, and ours with it, after each load.
     try:
         return torch.load(_local(checkpoint), map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:

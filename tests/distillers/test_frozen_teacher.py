@@ -9,6 +9,8 @@ import pytest
 import torch
 from builders import PREPROCESSOR, TEACHER, build_distiller, distiller_config, images, labels
 from mmengine.logging import MMLogger
+from mmengine.logging.history_buffer import HistoryBuffer
+from mmengine.utils import digit_version
 from mmpretrain.registry import MODELS
 
 from serkd_mm.distillers.config_errors import ConfigError
@@ -113,6 +115,13 @@ def test_true_means_the_zoo_s_own_weights():
     )
     assert model.teacher.checkpoint.startswith('https://')
     assert model.teacher.checkpoint.endswith('.pth')
+
+
+@pytest.mark.skipif(digit_version(torch.__version__) < digit_version('2.6'), reason='older torch has no list to extend')
+def test_a_checkpoint_of_an_mmengine_training_serves_with_its_history(tmp_path, weights):
+    content = dict(state_dict=weights, message_hub=dict(log_scalars=dict(loss=HistoryBuffer([1.0], [1]))))
+    model = from_checkpoint(save(tmp_path, content))
+    assert torch.equal(model.teacher.model.head.fc.weight, weights['head.fc.weight'])
 
 
 @pytest.mark.parametrize(
