@@ -3,19 +3,6 @@
 #   tools/dist_test.sh CONFIG CHECKPOINT GPUS [flags of tools/test.py]
 # Several machines: set NNODES, NODE_RANK, MASTER_ADDR and PORT on each.
 set -euo pipefail
-if [ $# -lt 3 ]; then
-  sed -n '2,4s/^# //p' "$0" >&2
-  exit 2
-fi
-CONFIG=$1
-CHECKPOINT=$2
-GPUS=$3
-TOOLS=$(cd "$(dirname "$0")" && pwd)
-
-PYTHONPATH="$TOOLS/..${PYTHONPATH:+:$PYTHONPATH}" exec "${PYTHON:-python}" -m torch.distributed.run \
-  --nnodes="${NNODES:-1}" \
-  --node_rank="${NODE_RANK:-0}" \
-  --master_addr="${MASTER_ADDR:-127.0.0.1}" \
-  --master_port="${PORT:-29500}" \
-  --nproc_per_node="$GPUS" \
-  "$TOOLS/test.py" "$CONFIG" "$CHECKPOINT" --launcher pytorch "${@:4}"
+source "$(dirname "$0")/launchers.sh"
+need 3 "$@"
+launch_distributed "$3" test.py "$1" "$2" "${@:4}"

@@ -8,6 +8,7 @@ from pathlib import Path
 import mmpretrain
 import torch
 from mmengine.config import Config
+from mmengine.device import get_device
 
 
 def run(name: str, adapt: Callable[[Config], None]) -> None:
@@ -31,7 +32,7 @@ def run(name: str, adapt: Callable[[Config], None]) -> None:
     def merge_and_adapt(config: Config, args: Namespace) -> Config:
         config = merge_args(config, args)
         adapt(config)
-        if not torch.cuda.is_available():
+        if get_device() == 'cpu':
             run_on_cpu(config)
         return config
 

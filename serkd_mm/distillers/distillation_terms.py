@@ -1,4 +1,5 @@
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -62,18 +63,15 @@ class DistillationTerms(nn.Module):
         return losses
 
 
-class _told_by:
+@contextmanager
+def _told_by(key: str) -> Iterator[None]:
     """Put a config key before what a component says against its input."""
-
-    def __init__(self, key: str) -> None:
-        self.key = key
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind, error, _traceback) -> None:
-        if isinstance(error, ValueError) and not isinstance(error, ConfigError):
-            raise ConfigError(f'{self.key}: {error}') from error
+    try:
+        yield
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f'{key}: {error}') from error
 
 
 def _build_loss(name: str, config: Any, readable: set[str]) -> tuple[str, nn.Module]:

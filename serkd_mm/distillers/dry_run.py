@@ -35,20 +35,28 @@ def dry_run(distiller: nn.Module, input_size: tuple[int, int, int]) -> None:
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(_NUM_IMAGES, *input_size, generator=generator)
     distiller.eval()
-    with torch.enable_grad():
-        losses = distiller.distillation_step(images, _labels(distiller.student))
-        total = sum(value.sum() for name, value in losses.items() if 'loss' in name)
-        total.backward()
+    try:
+        with torch.enable_grad():
+            losses = distiller.distillation_step(images, _labels(distiller.student))
+            distiller.parse_losses(losses)[0].backward()
+    except ConfigError:
+        raise
+    except Exception as error:  # Models say in their own ways that an input does not suit them.
+        raise ConfigError(
+            f'model: a step on generated images of {tuple(images.shape)} failed; if that is not a size of yours, set '
+            f'model.input_size to (channels, height, width). {type(error).__name__}: {error}'
+        ) from error
     _check_reached(distiller.student)
     distiller.zero_grad(set_to_none=True)
     distiller.train()
 
 
 def _labels(student: nn.Module) -> list[DataSample]:
-    """Class 0 for every image, as a label and, for losses on soft targets, as scores."""
+    """Class 0 for every image, as a label and, where the student's preprocessor makes them, as soft targets."""
     samples = [DataSample().set_gt_label(0) for _ in range(_NUM_IMAGES)]
-    num_classes = getattr(getattr(student, 'head', None), 'num_classes', None)
-    if num_classes:
+    preprocessor = student.data_preprocessor
+    if getattr(preprocessor, 'to_onehot', False):
+        num_classes = preprocessor.num_classes or student.head.num_classes
         for sample in samples:
             sample.set_gt_score(torch.eye(num_classes)[0])
     return samples

@@ -45,7 +45,8 @@ class FrozenTeacher(nn.Module):
         self.checkpoint = self._find_checkpoint(config.get('checkpoint'), source.weights)
         self.model = source.build(f'{_KEY}.model')
         self.taps = Taps(self.model, select_taps(config.get('taps'), used_taps, f'{_KEY}.taps'), f'{_KEY}.taps')
-        self.renormalise = Renormalise(student_statistics, self._statistics(source.config, student_statistics))
+        own = InputStatistics.of(self.model.data_preprocessor) if source.normalises else student_statistics
+        self.renormalise = Renormalise(student_statistics, own)
         self.loaded = False
         self.requires_grad_(False)
         self.eval()
@@ -113,12 +114,6 @@ class FrozenTeacher(nn.Module):
         if problems and not self.allow_random:
             raise ConfigError(f'{_KEY}.checkpoint={self.checkpoint!r} could not be fetched: {problems[0]}')
         return not problems
-
-    def _statistics(self, config: Mapping, student_statistics: InputStatistics) -> InputStatistics:
-        """The teacher's input statistics; the student's where its config does not say."""
-        if config.get('data_preprocessor') is None:
-            return student_statistics
-        return InputStatistics.of(self.model.data_preprocessor)
 
 
 def select_taps(taps: Any, used: set[str], key: str) -> dict[str, str]:

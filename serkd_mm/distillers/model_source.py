@@ -22,27 +22,41 @@ class ModelSource:
 
     Attributes:
         config: The ``model`` dict.
+        data_preprocessor: What stands beside the model in its config file; None where it is not from one.
         weights: URL of the zoo's weights; None where the model is not from the zoo or the zoo has none.
     """
 
     config: ConfigDict
+    data_preprocessor: ConfigDict | None = None
     weights: str | None = None
 
-    def build(self, key: str) -> BaseClassifier:
+    def build(self, key: str, data_preprocessor: Mapping | None = None) -> BaseClassifier:
         """Build the model.
+
+        Args:
+            key: Config key of the model, for messages.
+            data_preprocessor: Goes before the one that stands beside the model, and after the one inside it.
 
         Raises:
             ConfigError: The config does not make a classifier of mmpretrain.
         """
-        return build_module(self.config, BaseClassifier, key)
+        config = deepcopy(self.config)
+        beside = self.data_preprocessor if data_preprocessor is None else data_preprocessor
+        if beside is not None:
+            config.setdefault('data_preprocessor', deepcopy(beside))
+        return build_module(config, BaseClassifier, key)
+
+    @property
+    def normalises(self) -> bool:
+        """Whether the config says what is done to the model's input."""
+        return self.data_preprocessor is not None or self.config.get('data_preprocessor') is not None
 
 
 def find_model(model: Any, key: str) -> ModelSource:
     """Find a model by what a config says of it.
 
     Args:
-        model: A ``model`` dict, the path of a config file, ``'mmpretrain::<config>'``, or a name of mmpretrain's zoo. For
-            the last three, the ``data_preprocessor`` beside the model comes along.
+        model: A ``model`` dict, the path of a config file, ``'mmpretrain::<config>'``, or a name of mmpretrain's zoo.
         key: Config key of ``model``, for messages.
 
     Raises:
@@ -56,12 +70,13 @@ def find_model(model: Any, key: str) -> ModelSource:
     if name.endswith('.py'):
         path = name.replace('mmpretrain::', f'{_MMPRETRAIN_CONFIGS}/')
         check_file(path, key)
-        return ModelSource(_model_of(_read(path, key)))
+        config = _read(path, key)
+        return ModelSource(config.model, config.get('data_preprocessor'))
     zoo = list_models()
     if name not in zoo:
         raise ConfigError(f'{key}={name!r} is not in the model zoo. {suggest(name, zoo)}')
     metainfo = ModelHub.get(name)
-    return ModelSource(_model_of(metainfo.config), metainfo.weights)
+    return ModelSource(metainfo.config.model, metainfo.config.get('data_preprocessor'), metainfo.weights)
 
 
 def check_file(path: str, key: str) -> None:
@@ -77,8 +92,10 @@ def check_file(path: str, key: str) -> None:
 def replace_types(config: Any, replacements: Mapping[str, str]) -> None:
     """Replace registry names wherever they are a ``type`` in a nested config, in place."""
     if isinstance(config, Mapping):
-        if isinstance(config.get('type'), str) and config['type'] in replacements:
-            config['type'] = replacements[config['type']]
+        name = getattr(config.get('type'), '__name__', config.get('type'))  # A name, or in newer configs the class.
+        name = str(name).rpartition('.')[2]  # Without its scope.
+        if name in replacements:
+            config['type'] = replacements[name]
         for value in config.values():
             replace_types(value, replacements)
     elif isinstance(config, (list, tuple)):
@@ -91,14 +108,6 @@ def _read(path: str, key: str) -> Config:
         return Config.fromfile(path)
     except Exception as error:  # A config file is code: anything may come out of it.
         raise ConfigError(f'{key}={path!r} could not be read: {error}') from error
-
-
-def _model_of(config: Config) -> ConfigDict:
-    """The model of a whole config, with the data preprocessor that stands beside it."""
-    model = deepcopy(config.model)
-    if config.get('data_preprocessor') is not None:
-        model.setdefault('data_preprocessor', deepcopy(config.data_preprocessor))
-    return model
 
 
 def _suggest_file(path: str) -> str:

@@ -8,7 +8,7 @@ from mmpretrain.structures import DataSample
 from torch import nn
 
 from ..heads import TRAINABLE_HEADS
-from .config_errors import ConfigError, check_keys, suggest
+from .config_errors import ConfigError, check_keys
 from .distillation_terms import DistillationTerms
 from .dry_run import default_input_size, dry_run
 from .frozen_teacher import FrozenTeacher, select_taps
@@ -37,7 +37,7 @@ class RelationDistiller(BaseClassifier):
         losses: Named losses ``dict(type, on, ...)``, see :class:`DistillationTerms`. ``loss_cls`` is the student's own.
         input_size: Channels, height and width of the images of the dry run that finds shapes and mistakes while the model
             is built; by default what the student's backbone says, or 3 x 224 x 224.
-        data_preprocessor: The student's, unless its own config has one. The runner passes the config's here.
+        data_preprocessor: The student's, unless the student's ``model`` has one inside. The runner passes the config's here.
         init_cfg: As in mmengine.
 
     Raises:
@@ -55,14 +55,11 @@ class RelationDistiller(BaseClassifier):
         init_cfg: Mapping | None = None,
         **unknown: Any,
     ) -> None:
-        for name in unknown:
-            raise ConfigError(f'model.{name} is not a setting. {suggest(name, _SETTINGS)}')
+        check_keys(unknown, _SETTINGS, 'model')
         check_keys(student, ['model', 'taps'], 'model.student')
         source = find_model(student.get('model'), 'model.student.model')
         replace_types(source.config, TRAINABLE_HEADS)
-        if data_preprocessor is not None:
-            source.config.setdefault('data_preprocessor', data_preprocessor)
-        model = source.build('model.student.model')
+        model = source.build('model.student.model', data_preprocessor)
         super().__init__(init_cfg=init_cfg, data_preprocessor=model.data_preprocessor)
         self.student = model
         self._outside: dict[str, FrozenTeacher] = {}

@@ -95,6 +95,18 @@ def test_grids_that_differ_are_told():
         MODELS.build(distiller_config(teacher__model=teacher))
 
 
+def test_an_input_that_the_model_can_not_take_is_told():
+    with pytest.raises(ConfigError, match=r'\(2, 1, 32, 32\) failed.*model\.input_size'):
+        MODELS.build(distiller_config(input_size=(1, 32, 32)))
+
+
+def test_labels_that_do_not_suit_the_student_are_told():
+    settings = dict(student__model__train_cfg=dict(augments=dict(type='Mixup', alpha=0.8)))
+    settings['data_preprocessor'] = dict(num_classes=7)
+    with pytest.raises(ConfigError, match=r'generated images.*failed.*target'):
+        MODELS.build(distiller_config(**settings))
+
+
 def test_without_a_teacher_there_is_no_training():
     model = MODELS.build(distiller_config(teacher=None))
     with pytest.raises(ConfigError, match=r'model\.teacher is None'):

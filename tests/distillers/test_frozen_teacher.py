@@ -110,6 +110,7 @@ def test_true_means_the_zoo_s_own_weights():
             student__model='deit-tiny-distilled_3rdparty_in1k',
             teacher__model='vit-base-p16_mae-1600e-pre_8xb128-coslr-100e_in1k',
             teacher__checkpoint=True,
+            data_preprocessor=None,
             input_size=(3, 32, 32),
         )
     )

@@ -206,12 +206,21 @@ def test_students_and_teachers_by_config_file_and_zoo_name():
         distiller_config(
             student__model='mmpretrain::deit/deit-tiny-distilled_4xb256_in1k.py',
             teacher__model='deit-tiny_4xb256_in1k',
+            data_preprocessor=None,
             input_size=(3, 64, 64),
         )
     )
     assert type(model.head).__name__ == 'DeiTDistilledClsHead', "mmpretrain's head would refuse to train"
     assert model.data_preprocessor.batch_augments is not None
     assert type(model.teacher.model.backbone).__name__ == 'VisionTransformer'
+
+
+def test_the_training_s_preprocessor_goes_before_the_one_beside_a_zoo_student():
+    student = 'mmpretrain::deit/deit-tiny-distilled_4xb256_in1k.py'
+    ours = dict(num_classes=1000, mean=[1.0, 2.0, 3.0], std=[4.0, 5.0, 6.0])
+    for given, mean in ((ours, [1.0, 2.0, 3.0]), (None, [123.675, 116.28, 103.53])):
+        model = MODELS.build(distiller_config(teacher=None, student__model=student, data_preprocessor=given))
+        torch.testing.assert_close(model.data_preprocessor.mean.flatten(), torch.tensor(mean))
 
 
 def test_a_resolution_and_width_of_one_s_own():
