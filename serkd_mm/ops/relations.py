@@ -7,9 +7,11 @@ and O(B L^2) for the distances:
     |x_j - x_i|^2       = G_ii + G_jj - 2 G_ij
     <x_j - x_i, x_k - x_i> = G_jk - G_ij - G_ik + G_ii
 
-Both lines subtract large numbers from each other, which float32 does not survive when tokens are close. The Gram matrix
-and what is subtracted from it are therefore kept in float64; the tokens and their gradients stay in their own format.
+Both lines subtract large numbers from each other, which float32 does not survive when tokens are close. What follows the
+tokens is therefore computed in float64, up to the loss; the tokens, their gradients and the loss have the tokens' format.
 """
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -41,10 +43,7 @@ def distance_relation_loss(student: torch.Tensor, teacher: torch.Tensor) -> torc
     Raises:
         ValueError: The two sides are not 3-D, or differ in B or L.
     """
-    _check_tokens(student, teacher)
-    student, teacher = at_least_float32(student), at_least_float32(teacher.detach())
-    with autocast_off(student):
-        return F.smooth_l1_loss(_normalised_distances(student), _normalised_distances(teacher).to(student.dtype))
+    return _relation_loss(student, teacher, _normalised_distances)
 
 
 def angle_relation_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
@@ -66,24 +65,27 @@ def angle_relation_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.T
     Raises:
         ValueError: The two sides are not 3-D, or differ in B or L.
     """
-    _check_tokens(student, teacher)
-    student, teacher = at_least_float32(student), at_least_float32(teacher.detach())
-    with autocast_off(student):
-        return F.smooth_l1_loss(_cosines(student), _cosines(teacher).to(student.dtype))
+    return _relation_loss(student, teacher, _cosines)
 
 
-def _check_tokens(student: torch.Tensor, teacher: torch.Tensor) -> None:
+def _relation_loss(
+    student: torch.Tensor, teacher: torch.Tensor, potential: Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    """Mean Huber loss between the potentials of both sides, given the Gram matrix of each."""
     if student.ndim != 3 or teacher.ndim != 3 or student.shape[:2] != teacher.shape[:2]:
         raise ValueError(
             'a relation loss compares tokens (B, L, C_s) with tokens (B, L, C_t) of equal B and L, '
             f'but got student {tuple(student.shape)} and teacher {tuple(teacher.shape)}'
         )
+    student = at_least_float32(student)
+    with autocast_off(student):
+        loss = F.smooth_l1_loss(potential(_centred_gram(student)), potential(_centred_gram(teacher.detach())))
+    return loss.to(student.dtype)
 
 
 def _centred_gram(tokens: torch.Tensor) -> torch.Tensor:
     """G = X X^T of the tokens centred per image, ``(B, L, L)`` in float64; centring changes no relation."""
-    if tokens.device.type != 'mps':  # Apple's GPUs have no float64.
-        tokens = tokens.double()
+    tokens = tokens.to(torch.float32 if tokens.device.type == 'mps' else torch.float64)  # Apple's GPUs have no float64.
     tokens = tokens - tokens.mean(dim=1, keepdim=True)
     return tokens @ tokens.mT
 
@@ -94,23 +96,22 @@ def _squared_distances(gram: torch.Tensor) -> torch.Tensor:
     return norms[:, :, None] + norms[:, None, :] - 2 * gram
 
 
-def _normalised_distances(tokens: torch.Tensor) -> torch.Tensor:
-    """psi_D of equation 1: distances over their off-diagonal mean, ``(B, L, L)`` in the format of the tokens."""
-    squared = _squared_distances(_centred_gram(tokens))
-    num_tokens = tokens.shape[1]
-    same = torch.eye(num_tokens, dtype=torch.bool, device=tokens.device)
+def _normalised_distances(gram: torch.Tensor) -> torch.Tensor:
+    """psi_D of equation 1: distances over their off-diagonal mean, ``(B, L, L)``."""
+    squared = _squared_distances(gram)
+    num_tokens = gram.shape[1]
+    same = torch.eye(num_tokens, dtype=torch.bool, device=gram.device)
     distances = squared.clamp(min=_MIN_SQUARED_DISTANCE).sqrt().masked_fill(same, 0.0)
     num_pairs = max(num_tokens * (num_tokens - 1), 1)
     mean = distances.sum(dim=(1, 2), keepdim=True) / num_pairs
-    return (distances / mean.clamp(min=_MIN_SQUARED_DISTANCE)).to(tokens.dtype)
+    return distances / mean.clamp(min=_MIN_SQUARED_DISTANCE)
 
 
-def _cosines(tokens: torch.Tensor) -> torch.Tensor:
-    """psi_A of equation 3: cosine at vertex i between j and k, ``(B, i, j, k)`` in the format of the tokens."""
-    gram = _centred_gram(tokens)
+def _cosines(gram: torch.Tensor) -> torch.Tensor:
+    """psi_A of equation 3: cosine at vertex i between j and k, ``(B, i, j, k)``."""
     norms = gram.diagonal(dim1=1, dim2=2)
     squared = _squared_distances(gram)
     equal = squared <= _EQUAL_TOKENS * (norms[:, :, None] + norms[:, None, :])
     inverse = squared.masked_fill(equal, 1.0).rsqrt().masked_fill(equal, 0.0)
     products = gram[:, None, :, :] - gram[:, :, :, None] - gram[:, :, None, :] + norms[:, :, None, None]
-    return (products * inverse[:, :, :, None] * inverse[:, :, None, :]).to(tokens.dtype)
+    return products * inverse[:, :, :, None] * inverse[:, :, None, :]
