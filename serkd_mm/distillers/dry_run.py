@@ -47,6 +47,8 @@ def dry_run(distiller: nn.Module, input_size: tuple[int, int, int]) -> None:
             f'model.input_size to (channels, height, width). {type(error).__name__}: {error}'
         ) from error
     _check_reached(distiller.student)
+    for view in distiller.distill.views.values():
+        view.teacher.requires_grad_(False)  # What its tokenizer has just made is not trained.
     distiller.zero_grad(set_to_none=True)
     distiller.train()
 

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from ..mergers.base_merger import BaseMerger
+from ..mergers.superpixel_refiner import SuperpixelRefiner
 from .config_errors import ConfigError, build_module, check_keys
 from .taps import Feature
 
@@ -11,8 +12,11 @@ from .taps import Feature
 class View(nn.Module):
     """Tokens of a tapped pair: the same tokenizer and merger on the student's and on the teacher's side.
 
+    What a tokenizer learns it learns on the student's side; the teacher's has no gradient. A refiner is the student's alone.
+
     Args:
-        config: ``dict(tap, tokenizer, merger)``: a tap that student and teacher both have, and two component configs.
+        config: ``dict(tap, tokenizer, merger, refiner=None)``: a tap that student and teacher both have, and component
+            configs.
         key: Config key of the view, for messages.
 
     Raises:
@@ -21,12 +25,12 @@ class View(nn.Module):
 
     def __init__(self, config: Mapping, key: str) -> None:
         super().__init__()
-        check_keys(config, ['tap', 'tokenizer', 'merger'], key)
+        check_keys(config, ['tap', 'tokenizer', 'merger', 'refiner'], key)
         if not isinstance(config.get('tap'), str):
             raise ConfigError(f'{key}.tap must name a tap of model.student.taps, but is {config.get("tap")!r}')
         self.tap = config['tap']
         self.student = _Side(config, key)
-        self.teacher = _Side(config, key)
+        self.teacher = _Side({**config, 'refiner': None}, key)
 
     def forward(self, student: Feature, teacher: Feature) -> tuple[torch.Tensor, torch.Tensor]:
         """Merged tokens ``(B, M, C_s)`` of the student and, without a graph, ``(B, M, C_t)`` of the teacher."""
@@ -36,12 +40,16 @@ class View(nn.Module):
 
 
 class _Side(nn.Module):
-    """Tokenizer and merger of one side of a view."""
+    """Tokenizer, merger and refiner of one side of a view."""
 
     def __init__(self, config: Mapping, key: str) -> None:
         super().__init__()
         self.tokenizer = build_module(config.get('tokenizer'), nn.Module, f'{key}.tokenizer')
         self.merger = build_module(config.get('merger'), BaseMerger, f'{key}.merger')
+        refiner = config.get('refiner')
+        self.refiner = None if refiner is None else build_module(refiner, SuperpixelRefiner, f'{key}.refiner')
 
     def forward(self, feature: Feature) -> torch.Tensor:
-        return self.merger(self.tokenizer(feature.tensor, feature.image_size, feature.num_extra_tokens))
+        grid = self.tokenizer(feature.tensor, feature.image_size, feature.num_extra_tokens)
+        tokens = self.merger(grid)
+        return tokens if self.refiner is None else self.refiner(tokens, self.merger.grid_shape(*grid.shape[-2:]))

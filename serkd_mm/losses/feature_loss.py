@@ -36,10 +36,9 @@ class FeatureL2Loss(BaseDistillationLoss):
                 f'but got student {tuple(student.shape)} and teacher {tuple(teacher.shape)}'
             )
         widths = student.shape[-1], teacher.shape[-1]
+        student = at_least_float32(student)
         if self.projector is None:
-            self.projector = nn.Linear(*widths).to(student.device)
+            self.projector = nn.Linear(*widths).to(student)
         elif widths != (self.projector.in_features, self.projector.out_features):
             raise ValueError(f'FeatureL2Loss was made for {self.projector}, but got channels {widths}')
-        # Outside autocast the tokens may still be half precision, and the projector is not.
-        projected = self.projector(student.to(self.projector.weight.dtype))
-        return F.mse_loss(at_least_float32(projected), at_least_float32(teacher))
+        return F.mse_loss(at_least_float32(self.projector(student)), at_least_float32(teacher))

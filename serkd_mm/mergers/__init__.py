@@ -3,5 +3,6 @@
 from .cell_mergers import AvgPoolMerger, MaxPoolMerger
 from .identity_merger import IdentityMerger
 from .superpixel_merger import SuperpixelMerger
+from .superpixel_refiner import SuperpixelRefiner
 
-__all__ = ['AvgPoolMerger', 'IdentityMerger', 'MaxPoolMerger', 'SuperpixelMerger']
+__all__ = ['AvgPoolMerger', 'IdentityMerger', 'MaxPoolMerger', 'SuperpixelMerger', 'SuperpixelRefiner']

@@ -15,6 +15,10 @@ class BaseMerger(nn.Module, metaclass=ABCMeta):
             grid: Token grid ``(B, C, H, W)``.
         """
 
+    @abstractmethod
+    def grid_shape(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns in which the merged tokens of a grid of ``height`` x ``width`` tokens lie."""
+
     def forward(self, grid: torch.Tensor) -> torch.Tensor:
         """Merged tokens ``(B, M, C)`` of a token grid ``(B, C, H, W)``."""
         return self.associate(grid)[0]

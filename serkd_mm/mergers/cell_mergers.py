@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from mmpretrain.registry import MODELS
 
-from ..ops.superpixels import average_cells, cell_of_token, cell_sides, maximum_cells
+from ..ops.superpixels import average_cells, cell_of_token, cell_sides, maximum_cells, superpixel_grid
 from .base_merger import BaseMerger
 
 
@@ -27,6 +27,9 @@ class CellMerger(BaseMerger):
     def forward(self, grid: torch.Tensor) -> torch.Tensor:
         """Merged tokens ``(B, M, C)`` of a token grid ``(B, C, H, W)``."""
 
+    def grid_shape(self, height: int, width: int) -> tuple[int, int]:
+        return superpixel_grid(height, width, self.cell)
+
     def associate(self, grid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Merged tokens ``(B, M, C)`` and the one-hot association ``(B, H*W, M)`` of each token to its own cell."""
         merged = self(grid)
@@ -43,7 +46,7 @@ class AvgPoolMerger(CellMerger):
     """The average of each cell (Table VI, AvgPooling-based)."""
 
     def forward(self, grid: torch.Tensor) -> torch.Tensor:
-        return average_cells(grid, self.cell)
+        return average_cells(grid, self.cell).flatten(2).mT
 
 
 @MODELS.register_module()
@@ -51,4 +54,4 @@ class MaxPoolMerger(CellMerger):
     """The channel-wise maximum of each cell (Table VI, MaxPooling-based)."""
 
     def forward(self, grid: torch.Tensor) -> torch.Tensor:
-        return maximum_cells(grid, self.cell)
+        return maximum_cells(grid, self.cell).flatten(2).mT

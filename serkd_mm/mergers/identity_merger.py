@@ -11,6 +11,9 @@ class IdentityMerger(BaseMerger):
     def forward(self, grid: torch.Tensor) -> torch.Tensor:
         return grid.flatten(2).mT
 
+    def grid_shape(self, height: int, width: int) -> tuple[int, int]:
+        return height, width
+
     def associate(self, grid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The tokens ``(B, H*W, C)`` and the identity ``(B, H*W, H*W)``."""
         tokens = self(grid)

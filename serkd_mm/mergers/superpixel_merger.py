@@ -1,7 +1,7 @@
 import torch
 from mmpretrain.registry import MODELS
 
-from ..ops.superpixels import associate_superpixels, cell_sides
+from ..ops.superpixels import associate_superpixels, cell_sides, superpixel_grid
 from .base_merger import BaseMerger
 
 
@@ -25,6 +25,9 @@ class SuperpixelMerger(BaseMerger):
             raise ValueError(f'num_iters must be a positive integer, but got {num_iters!r}')
         self.num_iters = num_iters
         self.detach_association = detach_association
+
+    def grid_shape(self, height: int, width: int) -> tuple[int, int]:
+        return superpixel_grid(height, width, self.cell)
 
     def associate(self, grid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Superpixel tokens ``(B, M, C)`` and the association of the last iteration ``(B, H*W, M)``."""

@@ -46,16 +46,16 @@ def cell_of_token(height: int, width: int, cell: int | tuple[int, int], device: 
 
 
 def average_cells(grid: torch.Tensor, cell: int | tuple[int, int]) -> torch.Tensor:
-    """Average of each cell, ``(B, M, C)`` for a grid ``(B, C, H, W)``: the initial superpixels S^0 of the paper.
+    """Average of each cell, ``(B, C, rows, columns)`` for a grid ``(B, C, H, W)``: the initial superpixels S^0 of the paper.
 
     A grid that the cell does not divide is padded at the bottom and right by replication, never cropped.
     """
-    return F.avg_pool2d(_whole_cells(grid, cell), cell_sides(cell)).flatten(2).mT
+    return F.avg_pool2d(whole_cells(grid, cell), cell_sides(cell))
 
 
 def maximum_cells(grid: torch.Tensor, cell: int | tuple[int, int]) -> torch.Tensor:
-    """Channel-wise maximum of each cell, ``(B, M, C)`` for a grid ``(B, C, H, W)``; padded as :func:`average_cells`."""
-    return F.max_pool2d(_whole_cells(grid, cell), cell_sides(cell)).flatten(2).mT
+    """Channel-wise maximum of each cell, ``(B, C, rows, columns)``; padded as :func:`average_cells`."""
+    return F.max_pool2d(whole_cells(grid, cell), cell_sides(cell))
 
 
 def superpixel_tokens(
@@ -109,7 +109,7 @@ def associate_superpixels(
     grid = at_least_float32(grid)
     far = _far_superpixels(height, width, cell_sides(cell), grid.device)
     with autocast_off(grid):
-        superpixels = average_cells(grid, cell)
+        superpixels = average_cells(grid, cell).flatten(2).mT
         tokens = grid.flatten(2).mT
         for _ in range(num_iters):
             scores = tokens @ superpixels.mT * grid.shape[1] ** -0.5
@@ -133,7 +133,7 @@ def _far_superpixels(height: int, width: int, cell: tuple[int, int], device: tor
         return torch.maximum(row_distance, column_distance) > 1
 
 
-def _whole_cells(grid: torch.Tensor, cell: int | tuple[int, int]) -> torch.Tensor:
+def whole_cells(grid: torch.Tensor, cell: int | tuple[int, int]) -> torch.Tensor:
     """The grid padded at the bottom and right by replication until the cell divides it."""
     (cell_height, cell_width), (height, width) = cell_sides(cell), grid.shape[-2:]
     rows, columns = superpixel_grid(height, width, cell)

@@ -1,5 +1,7 @@
 """Tokenizers turn a tapped feature into a token grid ``(B, C, H, W)``."""
 
+from .conv_tokenizer import ConvTokenizer
 from .patch_tokenizer import PatchTokenizer
+from .pool_tokenizer import PoolTokenizer
 
-__all__ = ['PatchTokenizer']
+__all__ = ['ConvTokenizer', 'PatchTokenizer', 'PoolTokenizer']

@@ -39,7 +39,7 @@ def test_builds_and_learns_from_generated_images(path, monkeypatch):
     total, _ = model.parse_losses(losses)
     total.backward()
     assert total.isfinite()
-    assert all(weight.grad is not None for weight in model.parameters() if weight.requires_grad)
+    assert [name for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None] == []
 
 
 def test_the_flagship_is_the_paper_s_section_v_a():
@@ -71,6 +71,25 @@ def test_students_are_the_size_of_the_zoo_s(name, parameters, monkeypatch):
     config.model.teacher = None
     model = MODELS.build(config.model)
     assert sum(weight.numel() for weight in model.parameters()) == parameters
+
+
+@pytest.mark.parametrize('tokenizer', ['', '_max-pool', '_conv'])
+def test_the_cnn_pipeline_is_the_paper_s(tokenizer, monkeypatch):
+    config = load(CONFIGS / 'serkd' / f'resnet18_resnet101{tokenizer}.py', monkeypatch)
+    model = MODELS.build(config.model)
+    with torch.no_grad():
+        inputs = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+        features = model.teacher(inputs)
+        grids = {name: view.teacher.tokenizer(features[view.tap].tensor).shape for name, view in model.distill.views.items()}
+    assert {shape[2:] for shape in grids.values()} == {(14, 14)}
+    assert grids['superpixels_stage1'][1] == 256
+    losses = config.model.losses.values()
+    for kind, total in dict(LogitKLLoss=1.0, FeatureL2Loss=1.0, TokenDistanceLoss=0.5, TokenAngleLoss=1.0).items():
+        assert sum(loss.loss_weight for loss in losses if loss.type == kind) == pytest.approx(total)
+    trained = [name for name, weight in model.distill.named_parameters() if weight.requires_grad]
+    assert not [name for name in trained if '.teacher.' in name]
+    assert any('refiner' in name for name in trained)
+    assert any('.student.tokenizer.' in name for name in trained) == (tokenizer == '_conv')
 
 
 def test_a_new_pair_takes_three_lines():

@@ -97,9 +97,10 @@ def test_sides_of_different_length_are_refused(name):
 
 
 @pytest.mark.parametrize('shape', [(3, 6), (2, 5), (3, 5, 1)])
-def test_logits_of_other_classes_are_refused(shape):
+@pytest.mark.parametrize('name', ['LogitKLLoss', 'HardLabelLoss'])
+def test_logits_of_other_classes_are_refused(name, shape):
     with pytest.raises(ValueError, match='same K classes'):
-        build('LogitKLLoss')(tensor(3, 5), tensor(*shape))
+        build(name)(tensor(3, 5), tensor(*shape))
 
 
 @pytest.mark.parametrize('name', [*TOKEN_LOSSES, 'LogitKLLoss'])
@@ -113,3 +114,42 @@ def test_wrong_weights_are_refused_when_built(name, loss_weight):
 def test_wrong_temperatures_are_refused_when_built(tau):
     with pytest.raises(ValueError, match='tau must be'):
         build('LogitKLLoss', tau=tau)
+
+
+@pytest.mark.parametrize(
+    ('name', 'listing'), [('InstanceDistanceLoss', listing_distance_loss), ('InstanceAngleLoss', listing_angle_loss)]
+)
+@pytest.mark.parametrize('shape', [(6, 8), (6, 2, 2, 2)])
+def test_instance_losses_relate_the_images_of_the_batch(name, listing, shape):
+    student, teacher = tensor(*shape).requires_grad_(), tensor(6, 12, seed=1)
+    loss = build(name, loss_weight=0.3)(student, teacher)
+    as_tokens = student.detach().double().flatten(1)[None].requires_grad_()
+    expected = 0.3 * listing(as_tokens, teacher.double()[None])
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=0)
+    loss.backward()
+    expected.backward()
+    torch.testing.assert_close(student.grad.double().flatten(1), as_tokens.grad[0], rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize('name', ['InstanceDistanceLoss', 'InstanceAngleLoss'])
+def test_a_batch_of_one_has_no_relation_and_batches_must_agree(name):
+    student = tensor(1, 8).requires_grad_()
+    loss = build(name)(student, tensor(1, 4))
+    loss.backward()
+    assert loss == 0
+    assert (student.grad == 0).all()
+    with pytest.raises(ValueError, match='equal B and L'):
+        build(name)(tensor(2, 8), tensor(3, 8))
+    with pytest.raises(ValueError, match='features'):
+        build(name)(tensor(2), tensor(2))
+
+
+def test_hard_labels_are_the_teacher_s_choice():
+    student, teacher = tensor(4, 5).requires_grad_(), tensor(4, 5, seed=1)
+    loss = build('HardLabelLoss', loss_weight=0.5)(student, teacher)
+    log_prob = student.double().log_softmax(dim=1)
+    expected = -sum(log_prob[image, teacher[image].argmax()] for image in range(4)) / 4
+    torch.testing.assert_close(loss.double(), 0.5 * expected, rtol=1e-5, atol=0)
+    loss.backward()
+    (gradient,) = torch.autograd.grad(0.5 * expected, student)
+    torch.testing.assert_close(student.grad, gradient, rtol=1e-5, atol=1e-8)

@@ -1,0 +1,80 @@
+from abc import abstractmethod
+from numbers import Real
+
+import torch
+import torch.nn.functional as F
+from mmpretrain.registry import MODELS
+
+from ..ops.precision import at_least_float32
+from .base_loss import BaseDistillationLoss
+
+
+class LogitLoss(BaseDistillationLoss):
+    """A loss between the predictions of both sides for the same classes.
+
+    Args:
+        loss_weight: Factor of the loss.
+    """
+
+    @abstractmethod
+    def divergence(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        """The loss between logits ``(B, K)`` and ``(B, K)`` in float32 or better."""
+
+    def compare(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        """Logits ``(B, K)`` against logits ``(B, K)`` of the same classes.
+
+        Raises:
+            ValueError: The shapes differ or are not 2-D.
+        """
+        if student.ndim != 2 or student.shape != teacher.shape:
+            raise ValueError(
+                f'{type(self).__name__} compares logits (B, K) of the same K classes, '
+                f'but got student {tuple(student.shape)} and teacher {tuple(teacher.shape)}'
+            )
+        return self.divergence(at_least_float32(student), at_least_float32(teacher))
+
+
+@MODELS.register_module()
+class LogitKLLoss(LogitLoss):
+    """Kullback-Leibler divergence of the softened predictions, KL(teacher || student): L_KD of equation 13.
+
+    Choices: equation 13 sums over images; as everywhere in the field, and as for the paper's other losses, this is the mean
+    over the batch. The result is multiplied by tau^2 [1], which keeps the size of the gradient when tau changes; the paper
+    names no factor, and at tau = 1 both readings agree.
+
+    Args:
+        tau: Temperature that divides both logits.
+        loss_weight: The paper's lambda_K, 1 in its experiments (Table VII).
+
+    Raises:
+        ValueError: ``tau`` is not a positive finite number, or ``loss_weight`` is negative.
+    """
+
+    def __init__(self, tau: float = 1.0, loss_weight: float = 1.0) -> None:
+        super().__init__(loss_weight)
+        if not isinstance(tau, Real) or not 0 < tau < float('inf'):
+            raise ValueError(f'tau must be a positive finite number, but got {tau!r}')
+        self.tau = tau
+
+    def divergence(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        student_log_prob = F.log_softmax(student / self.tau, dim=1)
+        teacher_log_prob = F.log_softmax(teacher / self.tau, dim=1)
+        return F.kl_div(student_log_prob, teacher_log_prob, reduction='batchmean', log_target=True) * self.tau**2
+
+    def extra_repr(self) -> str:
+        return f'tau={self.tau}, {super().extra_repr()}'
+
+
+@MODELS.register_module()
+class HardLabelLoss(LogitLoss):
+    """Cross-entropy with the class that the teacher predicts: DeiT's hard distillation [24, equation 3].
+
+    With Mixup or CutMix the teacher predicts one class for the mixed image, as in DeiT. DeiT halves both this loss and the
+    student's own; here ``loss_weight`` says it for this one.
+
+    Args:
+        loss_weight: Factor of the loss.
+    """
+
+    def divergence(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(student, teacher.argmax(dim=1))
