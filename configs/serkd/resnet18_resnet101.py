@@ -1,5 +1,6 @@
 # SeRKD on CNNs (paper, section IV-A.2 and Table II): ResNet-18 learns from ResNet-101, each of the first three stages
-# tokenised to 14x14 by average pooling and merged into superpixels. Weights are divided by the number of stages.
+# tokenised to 14x14 by average pooling and merged into superpixels. The weights of what every stage has (relations, and L_F,
+# of which the paper does not say it) are divided by the number of stages.
 _base_ = [
     'mmpretrain::_base_/datasets/imagenet_bs32.py',
     'mmpretrain::_base_/schedules/imagenet_bs256.py',

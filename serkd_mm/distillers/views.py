@@ -5,6 +5,7 @@ from torch import nn
 
 from ..mergers.base_merger import BaseMerger
 from ..mergers.superpixel_refiner import SuperpixelRefiner
+from ..tokenizers.base_tokenizer import BaseTokenizer
 from .config_errors import ConfigError, build_module, check_keys
 from .taps import Feature
 
@@ -44,7 +45,7 @@ class _Side(nn.Module):
 
     def __init__(self, config: Mapping, key: str) -> None:
         super().__init__()
-        self.tokenizer = build_module(config.get('tokenizer'), nn.Module, f'{key}.tokenizer')
+        self.tokenizer = build_module(config.get('tokenizer'), BaseTokenizer, f'{key}.tokenizer')
         self.merger = build_module(config.get('merger'), BaseMerger, f'{key}.merger')
         refiner = config.get('refiner')
         self.refiner = None if refiner is None else build_module(refiner, SuperpixelRefiner, f'{key}.refiner')

@@ -1,12 +1,12 @@
-from abc import ABCMeta, abstractmethod
+from abc import abstractmethod
 
 import torch
-from torch import nn
 
 from ..ops.superpixels import cell_sides
+from .base_tokenizer import BaseTokenizer
 
 
-class BaseMapTokenizer(nn.Module, metaclass=ABCMeta):
+class BaseMapTokenizer(BaseTokenizer):
     """Tokens of a CNN: one of each window of a feature map (paper, equation 9).
 
     Args:

@@ -2,11 +2,12 @@ import math
 
 import torch
 from mmpretrain.registry import MODELS
-from torch import nn
+
+from .base_tokenizer import BaseTokenizer
 
 
 @MODELS.register_module()
-class PatchTokenizer(nn.Module):
+class PatchTokenizer(BaseTokenizer):
     """Patch tokens of a vision transformer as a grid; class and distillation tokens are removed (paper, section V-A).
 
     Args:
@@ -22,37 +23,37 @@ class PatchTokenizer(nn.Module):
 
     def forward(
         self,
-        tokens: torch.Tensor,
+        feature: torch.Tensor,
         image_size: tuple[int, int] | None = None,
         num_extra_tokens: int | None = None,
     ) -> torch.Tensor:
         """Drop the extra tokens and lay the patches out as the image is.
 
         Args:
-            tokens: Output of a transformer block, ``(B, extra + H*W, C)``.
+            feature: Tokens that a transformer block gives, ``(B, extra + H*W, C)``.
             image_size: Height and width of the image in pixels, for its proportions; square by default.
             num_extra_tokens: What the backbone says of its extra tokens.
 
         Returns:
-            The token grid ``(B, C, H, W)``, a view of ``tokens``.
+            The token grid ``(B, C, H, W)``, a view of ``feature``.
 
         Raises:
-            ValueError: ``tokens`` is not 3-D, or no grid of the image's proportions has that many patches.
+            ValueError: ``feature`` is not 3-D, or no grid of the image's proportions has that many patches.
         """
-        if tokens.ndim != 3:
+        if feature.ndim != 3:
             raise ValueError(
                 'PatchTokenizer reads the tokens (B, N, C) of a transformer block, '
-                f'but the tap gave shape {tuple(tokens.shape)}'
+                f'but the tap gave shape {tuple(feature.shape)}'
             )
         aspect = 1.0 if image_size is None else image_size[0] / image_size[1]
         num_extra = num_extra_tokens if self.num_extra_tokens is None else self.num_extra_tokens
-        candidates = range(tokens.shape[1]) if num_extra is None else [num_extra]
+        candidates = range(feature.shape[1]) if num_extra is None else [num_extra]
         for extra in candidates:
-            shape = _grid_shape(tokens.shape[1] - extra, aspect)
+            shape = _grid_shape(feature.shape[1] - extra, aspect)
             if shape is not None:
-                return tokens[:, extra:].mT.unflatten(2, shape)
+                return feature[:, extra:].mT.unflatten(2, shape)
         raise ValueError(
-            f'{tokens.shape[1]} tokens, {num_extra} of them extra, make no grid of the proportions of the image '
+            f'{feature.shape[1]} tokens, {num_extra} of them extra, make no grid of the proportions of the image '
             f"{image_size}; set the tokenizer's num_extra_tokens"
         )
 

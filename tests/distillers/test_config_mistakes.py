@@ -33,6 +33,13 @@ MISTAKES = [
     (dict(views__superpixels__tap=None), 'model.views.superpixels.tap', 'must name a tap'),
     (dict(views__logits=dict(tap='patches', tokenizer=PATCHES, merger=SUPERPIXELS)), 'model.views.logits', 'ambiguous'),
     (dict(views__superpixels__tokenizer=dict(type='PatchTokeniser')), 'model.views.superpixels.tokenizer', 'PatchTokenizer'),
+    (dict(views__superpixels__tokenizer=dict(type='LinearClsHead')), 'model.views.superpixels.tokenizer', 'no Tokenizer'),
+    (dict(views__superpixels__tokenizer=dict(type='PoolTokenizer')), 'model.views.superpixels', 'feature map'),
+    (
+        dict(views__superpixels__refiner=dict(type='SuperpixelMerger')),
+        'model.views.superpixels.refiner',
+        'SuperpixelRefiner',
+    ),
     (dict(views__superpixels__merger=dict(type='SuperpixelMergers')), 'model.views.superpixels.merger', 'SuperpixelMerger'),
     (dict(views__superpixels__merger=dict(type='LinearClsHead')), 'model.views.superpixels.merger', 'no Merger'),
     (dict(views__superpixels__merger__cells=2), 'model.views.superpixels.merger.cells', "'cell'"),
