@@ -34,10 +34,22 @@ class View(nn.Module):
         self.teacher = _Side({**config, 'refiner': None}, key)
 
     def forward(self, student: Feature, teacher: Feature) -> tuple[torch.Tensor, torch.Tensor]:
-        """Merged tokens ``(B, M, C_s)`` of the student and, without a graph, ``(B, M, C_t)`` of the teacher."""
+        """Merged tokens ``(B, M, C_s)`` of the student and, without a graph, ``(B, M, C_t)`` of the teacher.
+
+        Raises:
+            ValueError: The sides have different grids, from which the merger makes different numbers of tokens.
+        """
         with torch.no_grad():
-            teacher_tokens = self.teacher(teacher)
-        return self.student(student), teacher_tokens
+            teacher_tokens, teacher_grid = self.teacher(teacher)
+        student_tokens, student_grid = self.student(student)
+        if student_tokens.shape[1] != teacher_tokens.shape[1]:
+            common = tuple(min(sides) for sides in zip(student_grid, teacher_grid, strict=True))
+            raise ValueError(
+                f"the student's tokens lie on a grid of {student_grid} and the teacher's on one of {teacher_grid}, and the "
+                f'merger makes {student_tokens.shape[1]} and {teacher_tokens.shape[1]} of them. Set merger.grid={common}, '
+                'or a smaller one, with SuperpixelMerger, AvgPoolMerger or MaxPoolMerger to give both equally many'
+            )
+        return student_tokens, teacher_tokens
 
 
 class _Side(nn.Module):
@@ -50,7 +62,10 @@ class _Side(nn.Module):
         refiner = config.get('refiner')
         self.refiner = None if refiner is None else build_module(refiner, SuperpixelRefiner, f'{key}.refiner')
 
-    def forward(self, feature: Feature) -> torch.Tensor:
+    def forward(self, feature: Feature) -> tuple[torch.Tensor, tuple[int, int]]:
+        """Merged tokens, and the rows and columns of the token grid that they were made of."""
         grid = self.tokenizer(feature.tensor, feature.image_size, feature.num_extra_tokens)
-        tokens = self.merger(grid)
-        return tokens if self.refiner is None else self.refiner(tokens, self.merger.grid_shape(*grid.shape[-2:]))
+        shape, tokens = tuple(grid.shape[-2:]), self.merger(grid)
+        if self.refiner is not None:
+            tokens = self.refiner(tokens, self.merger.grid_shape(*shape))
+        return tokens, shape

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from mmpretrain.registry import MODELS
 
-from ..ops.superpixels import average_cells, cell_of_token, cell_sides, maximum_cells, superpixel_grid
+from ..ops.superpixels import as_cell, average_cells, cell_of_token, maximum_cells, superpixel_grid
 from .base_merger import BaseMerger
 
 
@@ -14,14 +14,16 @@ class CellMerger(BaseMerger):
     Args:
         cell: Tokens per cell, one number or (height, width). A grid that the cell does not divide is padded by
             replication.
+        grid: Rows and columns of merged tokens, instead of ``cell``: gives a student and a teacher of different resolution
+            equally many.
 
     Raises:
-        ValueError: ``cell`` is not made of positive integers.
+        ValueError: ``cell`` or ``grid`` is not made of positive integers.
     """
 
-    def __init__(self, cell: int | tuple[int, int] = 2) -> None:
+    def __init__(self, cell: int | tuple[int, int] = 2, grid: int | tuple[int, int] | None = None) -> None:
         super().__init__()
-        self.cell = cell_sides(cell)
+        self.cell = as_cell(cell, grid)
 
     @abstractmethod
     def forward(self, grid: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
 import torch
 from mmpretrain.registry import MODELS
 
-from ..ops.superpixels import associate_superpixels, cell_sides, superpixel_grid
+from ..ops.superpixels import as_cell, associate_superpixels, superpixel_grid
 from .base_merger import BaseMerger
 
 
@@ -13,14 +13,22 @@ class SuperpixelMerger(BaseMerger):
         cell: Tokens per initial superpixel, one number or (height, width). The paper's H_t x W_t (Table VIII).
         num_iters: Rounds of association and update. The paper's T (Table IX).
         detach_association: Stop the gradient at the association Q.
+        grid: Rows and columns of merged tokens, instead of ``cell``: gives a student and a teacher of different resolution
+            equally many.
 
     Raises:
-        ValueError: ``cell`` or ``num_iters`` is not a positive integer.
+        ValueError: ``cell``, ``grid`` or ``num_iters`` is not a positive integer.
     """
 
-    def __init__(self, cell: int | tuple[int, int] = 2, num_iters: int = 1, detach_association: bool = False) -> None:
+    def __init__(
+        self,
+        cell: int | tuple[int, int] = 2,
+        num_iters: int = 1,
+        detach_association: bool = False,
+        grid: int | tuple[int, int] | None = None,
+    ) -> None:
         super().__init__()
-        self.cell = cell_sides(cell)
+        self.cell = as_cell(cell, grid)
         if not isinstance(num_iters, int) or num_iters < 1:
             raise ValueError(f'num_iters must be a positive integer, but got {num_iters!r}')
         self.num_iters = num_iters

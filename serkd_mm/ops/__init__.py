@@ -6,6 +6,7 @@ L stands for the number of tokens a relation is taken between.
 
 from .relations import angle_relation_loss, distance_relation_loss
 from .superpixels import (
+    OutputGrid,
     associate_superpixels,
     average_cells,
     cell_of_token,
@@ -15,6 +16,7 @@ from .superpixels import (
 )
 
 __all__ = [
+    'OutputGrid',
     'angle_relation_loss',
     'associate_superpixels',
     'average_cells',

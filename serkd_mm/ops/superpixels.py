@@ -4,6 +4,7 @@ A token grid ``(B, C, H, W)`` is divided into cells; each cell starts one superp
 3 x 3 superpixels around their own cell, and superpixels become the weighted means of their tokens.
 """
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -12,55 +13,90 @@ import torch.nn.functional as F
 from .precision import at_least_float32, autocast_off
 
 
-def superpixel_grid(height: int, width: int, cell: int | tuple[int, int]) -> tuple[int, int]:
+@dataclass(frozen=True)
+class OutputGrid:
+    """Cells by their number instead of their size: student and teacher of different resolution get equally many.
+
+    Given wherever a cell is. A grid that the number does not divide has the overlapping cells of adaptive pooling, and a
+    token's own cell is the one that its centre lies in.
+    """
+
+    rows: int
+    columns: int
+
+
+Cell = int | tuple[int, int] | OutputGrid
+
+
+def superpixel_grid(height: int, width: int, cell: Cell) -> tuple[int, int]:
     """Rows and columns of superpixels that cells of ``cell`` tokens make of a grid; an incomplete cell counts.
 
     Raises:
         ValueError: A side of the cell is not a positive integer, or is larger than the grid.
     """
+    if isinstance(cell, OutputGrid):
+        if cell.rows > height or cell.columns > width:
+            raise ValueError(f'grid {cell.rows}x{cell.columns} is larger than the token grid {height}x{width}')
+        return cell.rows, cell.columns
     cell_height, cell_width = cell_sides(cell)
     if cell_height > height or cell_width > width:
         raise ValueError(f'cell {cell_height}x{cell_width} is larger than the token grid {height}x{width}')
     return -(-height // cell_height), -(-width // cell_width)
 
 
-def cell_sides(cell: int | tuple[int, int]) -> tuple[int, int]:
-    """The cell as (height, width), in tokens.
+def as_cell(cell: int | tuple[int, int], grid: int | tuple[int, int] | None) -> tuple[int, int] | OutputGrid:
+    """What mergers are told as the cell: its size, or where ``grid`` is given, the number of cells.
 
     Raises:
         ValueError: A side is not a positive integer.
     """
+    return cell_sides(cell) if grid is None else OutputGrid(*cell_sides(grid, 'grid'))
+
+
+def cell_sides(cell: int | tuple[int, int], name: str = 'cell') -> tuple[int, int]:
+    """The cell as (height, width), in tokens.
+
+    Raises:
+        ValueError: A side is not a positive integer; the message calls it by its ``name``.
+    """
     sides = tuple(cell) if isinstance(cell, (tuple, list)) else (cell, cell)
     if len(sides) != 2 or any(not isinstance(side, int) or isinstance(side, bool) or side < 1 for side in sides):
-        raise ValueError(f'cell must be a positive integer or a pair of them, but got {cell!r}')
+        raise ValueError(f'{name} must be a positive integer or a pair of them, but got {cell!r}')
     return sides
 
 
-def cell_of_token(height: int, width: int, cell: int | tuple[int, int], device: torch.device | None = None) -> torch.Tensor:
+def cell_of_token(height: int, width: int, cell: Cell, device: torch.device | None = None) -> torch.Tensor:
     """Index of the cell each token lies in, ``(H*W,)`` of int64, row by row."""
-    cell_height, cell_width = cell_sides(cell)
-    _, columns = superpixel_grid(height, width, cell)
-    row = torch.arange(height, device=device) // cell_height
-    column = torch.arange(width, device=device) // cell_width
+    rows, columns = superpixel_grid(height, width, cell)
+    row, column = torch.arange(height, device=device), torch.arange(width, device=device)
+    if isinstance(cell, OutputGrid):
+        row, column = (2 * row + 1) * rows // (2 * height), (2 * column + 1) * columns // (2 * width)
+    else:
+        cell_height, cell_width = cell_sides(cell)
+        row, column = row // cell_height, column // cell_width
     return (row[:, None] * columns + column[None, :]).flatten()
 
 
-def average_cells(grid: torch.Tensor, cell: int | tuple[int, int]) -> torch.Tensor:
+def average_cells(grid: torch.Tensor, cell: Cell) -> torch.Tensor:
     """Average of each cell, ``(B, C, rows, columns)`` for a grid ``(B, C, H, W)``: the initial superpixels S^0 of the paper.
 
     A grid that the cell does not divide is padded at the bottom and right by replication, never cropped.
     """
+    if isinstance(cell, OutputGrid):
+        return F.adaptive_avg_pool2d(grid, superpixel_grid(*grid.shape[-2:], cell))
     return F.avg_pool2d(whole_cells(grid, cell), cell_sides(cell))
 
 
-def maximum_cells(grid: torch.Tensor, cell: int | tuple[int, int]) -> torch.Tensor:
+def maximum_cells(grid: torch.Tensor, cell: Cell) -> torch.Tensor:
     """Channel-wise maximum of each cell, ``(B, C, rows, columns)``; padded as :func:`average_cells`."""
+    if isinstance(cell, OutputGrid):
+        return F.adaptive_max_pool2d(grid, superpixel_grid(*grid.shape[-2:], cell))
     return F.max_pool2d(whole_cells(grid, cell), cell_sides(cell))
 
 
 def superpixel_tokens(
     grid: torch.Tensor,
-    cell: int | tuple[int, int] = 2,
+    cell: Cell = 2,
     num_iters: int = 1,
     detach_association: bool = False,
 ) -> torch.Tensor:
@@ -74,7 +110,7 @@ def superpixel_tokens(
 
 def associate_superpixels(
     grid: torch.Tensor,
-    cell: int | tuple[int, int] = 2,
+    cell: Cell = 2,
     num_iters: int = 1,
     detach_association: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -90,7 +126,7 @@ def associate_superpixels(
 
     Args:
         grid: Tokens ``(B, C, H, W)`` of any floating format.
-        cell: Tokens per cell, one number or (height, width). The paper's H_t x W_t, 2 by default.
+        cell: Tokens per cell, one number or (height, width); or an :class:`OutputGrid`. The paper's H_t x W_t, 2 by default.
         num_iters: The paper's T, at least 1.
         detach_association: Stop the gradient at Q; it then reaches the tokens through equation 8 alone.
 
@@ -107,7 +143,8 @@ def associate_superpixels(
         raise ValueError(f'num_iters must be at least 1, but got {num_iters}')
     height, width = grid.shape[-2:]
     grid = at_least_float32(grid)
-    far = _far_superpixels(height, width, cell_sides(cell), grid.device)
+    cell = cell if isinstance(cell, OutputGrid) else cell_sides(cell)
+    far = _far_superpixels(height, width, cell, grid.device)
     with autocast_off(grid):
         superpixels = average_cells(grid, cell).flatten(2).mT
         tokens = grid.flatten(2).mT
@@ -121,7 +158,7 @@ def associate_superpixels(
 
 
 @lru_cache(maxsize=64)
-def _far_superpixels(height: int, width: int, cell: tuple[int, int], device: torch.device) -> torch.Tensor:
+def _far_superpixels(height: int, width: int, cell: tuple[int, int] | OutputGrid, device: torch.device) -> torch.Tensor:
     """Mask ``(N, M)``, true where a superpixel is not among the 3 x 3 around the token's own cell."""
     rows, columns = superpixel_grid(height, width, cell)
     # A mask first made for inference must serve training too, where autograd keeps it.

@@ -96,10 +96,17 @@ def test_a_missing_checkpoint_names_the_files_beside_it(tmp_path):
         MODELS.build(distiller_config(**settings))
 
 
-def test_grids_that_differ_are_told():
+def test_grids_that_differ_are_told_with_what_mends_it():
     teacher = dict(TEACHER, backbone=dict(TEACHER['backbone'], patch_size=4))
-    with pytest.raises(ConfigError, match=r'model\.losses\.loss_feat.*\(2, 16, 16\).*\(2, 64, 24\)'):
+    told = r'model\.views\.tokens.*\(4, 4\).*\(8, 8\).*merger\.grid=\(4, 4\)'
+    with pytest.raises(ConfigError, match=told):
         MODELS.build(distiller_config(teacher__model=teacher))
+    mended = dict(type='AvgPoolMerger', grid=(4, 4))
+    told = r'model\.views\.superpixels.*\(4, 4\).*\(8, 8\).*merger\.grid=\(4, 4\)'
+    with pytest.raises(ConfigError, match=told):
+        MODELS.build(distiller_config(teacher__model=teacher, views__tokens__merger=mended))
+    mended = dict(views__tokens__merger=mended, views__superpixels__merger=dict(type='SuperpixelMerger', grid=2))
+    MODELS.build(distiller_config(teacher__model=teacher, **mended))
 
 
 def test_an_input_that_the_model_can_not_take_is_told():

@@ -73,8 +73,46 @@ def test_gradients_reach_every_token(name):
         ('SuperpixelMerger', dict(num_iters=1.5)),
         ('AvgPoolMerger', dict(cell=-1)),
         ('MaxPoolMerger', dict(cell=(0, 2))),
+        ('AvgPoolMerger', dict(grid=0)),
+        ('SuperpixelMerger', dict(grid=(2, 2, 2))),
     ],
 )
 def test_wrong_settings_are_refused_when_built(name, settings):
     with pytest.raises(ValueError, match=r'must be a positive|positive integer'):
         build(name, **settings)
+
+
+@pytest.mark.parametrize('name', ['SuperpixelMerger', 'AvgPoolMerger', 'MaxPoolMerger'])
+@pytest.mark.parametrize('shape', [(14, 14), (8, 6), (4, 4)])
+def test_a_grid_that_divides_is_the_cell_of_that_size(name, shape):
+    grid = grid_of(2, 5, *shape)
+    by_number = build(name, grid=(2, shape[1] // 2)).associate(grid)
+    by_size = build(name, cell=(shape[0] // 2, 2)).associate(grid)
+    for actual, expected in zip(by_number, by_size, strict=True):
+        torch.testing.assert_close(actual, expected)
+    assert build(name, grid=(2, 2)).grid_shape(*shape) == (2, 2)
+
+
+@pytest.mark.parametrize('name', ['SuperpixelMerger', 'AvgPoolMerger', 'MaxPoolMerger'])
+def test_any_resolution_gives_the_same_number_of_tokens(name):
+    merger = build(name, grid=(7, 5))
+    for shape in ((14, 14), (7, 5), (9, 8), (24, 24)):
+        merged, association = merger.associate(grid_of(2, 3, *shape))
+        assert merged.shape == (2, 35, 3)
+        torch.testing.assert_close(association.sum(dim=2), torch.ones(2, shape[0] * shape[1]))
+        assert (association.sum(dim=1) > 0).all(), 'a merged token without a member'
+    with pytest.raises(ValueError, match='grid 7x5 is larger than the token grid 6x6'):
+        merger(grid_of(2, 3, 6, 6))
+
+
+def test_superpixels_of_a_grid_that_does_not_divide():
+    # Five tokens in two cells: 0 to 2 and 2 to 4 by adaptive pooling; the centres of 2, 3 and 4 lie in the second.
+    grid = grid_of(1, 4, 1, 5).double()
+    tokens = grid[0].flatten(1).T
+    start = torch.stack([tokens[:3].mean(0), tokens[2:].mean(0)])
+    association = (tokens @ start.T / 2).softmax(dim=1)
+    expected = (association / association.sum(dim=0)).T @ tokens
+    merged, actual = build('SuperpixelMerger', grid=(1, 2)).associate(grid)
+    torch.testing.assert_close(merged[0], expected)
+    torch.testing.assert_close(actual[0], association)
+    assert build('AvgPoolMerger', grid=(1, 2)).associate(grid)[1][0].argmax(dim=1).tolist() == [0, 0, 1, 1, 1]
