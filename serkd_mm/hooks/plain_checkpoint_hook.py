@@ -20,9 +20,10 @@ class PlainCheckpointHook(Hook):
     priority = 'LOWEST'
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Replace what is neither a tensor nor a plain value in the logged history and the meta information."""
-        for part in ('message_hub', 'meta'):
-            checkpoint[part] = _plain(checkpoint[part])
+        """Replace what is neither a tensor nor a plain value in the history, the meta information and the schedules."""
+        for part in ('message_hub', 'meta', 'param_schedulers'):
+            if part in checkpoint:
+                checkpoint[part] = _plain(checkpoint[part])
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Restore the logged history before the runner resumes from it."""
@@ -47,7 +48,7 @@ def _plain(value: Any) -> Any:
         return torch.from_numpy(value)
     if isinstance(value, np.generic):
         return value.item()
-    if isinstance(value, dict):
+    if isinstance(value, dict):  # A Counter too: the milestones of a schedule, which torch before 2.4 refuses.
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return type(value)(_plain(item) for item in value)

@@ -2,8 +2,10 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 import torch
 from mmengine.logging.history_buffer import HistoryBuffer
+from mmengine.optim import MultiStepLR
 
 from serkd_mm.hooks import PlainCheckpointHook
 
@@ -32,6 +34,25 @@ def test_history_survives_bit_for_bit_and_the_file_holds_plain_values_only(tmp_p
     assert loaded['message_hub']['runtime_info']['eta'] == 5.5
     assert loaded['meta']['dataset_meta']['classes'] == ('a', 'b')
     assert loaded['meta']['dataset_meta']['palette'].tolist() == [0, 1, 2]
+
+
+def test_milestones_of_a_schedule_are_plain_and_still_met(tmp_path):
+    def schedule():
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+        return optimizer, MultiStepLR(optimizer, milestones=[2, 3], gamma=0.1)
+
+    checkpoint = dict(message_hub={}, meta={}, param_schedulers=[schedule()[1].state_dict()])
+    PlainCheckpointHook().before_save_checkpoint(None, checkpoint)
+    assert type(checkpoint['param_schedulers'][0]['milestones']) is dict
+    torch.save(checkpoint, tmp_path / 'x.pth')
+    optimizer, resumed = schedule()
+    resumed.load_state_dict(torch.load(tmp_path / 'x.pth', weights_only=True)['param_schedulers'][0])
+    rates = []
+    for _ in range(4):
+        rates.append(optimizer.param_groups[0]['lr'])
+        optimizer.step()
+        resumed.step()
+    assert rates == pytest.approx([1.0, 1.0, 0.1, 0.01])
 
 
 def test_checkpoints_without_training_state_pass():
