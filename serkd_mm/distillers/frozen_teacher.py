@@ -7,7 +7,7 @@ from mmengine.dist import all_gather_object
 from mmengine.logging import print_log
 from torch import nn
 
-from .config_errors import ConfigError, check_keys, suggest
+from .config_errors import ConfigError, check_keys
 from .input_statistics import InputStatistics, Renormalise
 from .model_source import check_file, find_model
 from .taps import Feature, Taps
@@ -44,7 +44,7 @@ class FrozenTeacher(nn.Module):
         self.allow_random = bool(config.get('allow_random_teacher', False))
         self.checkpoint = self._find_checkpoint(config.get('checkpoint'), source.weights)
         self.model = source.build(f'{_KEY}.model')
-        self.taps = Taps(self.model, select_taps(config.get('taps'), used_taps, f'{_KEY}.taps'), f'{_KEY}.taps')
+        self.taps = Taps(self.model, config.get('taps'), used_taps, f'{_KEY}.taps')
         own = InputStatistics.of(self.model.data_preprocessor) if source.normalises else student_statistics
         self.renormalise = Renormalise(student_statistics, own)
         self.loaded = False
@@ -114,18 +114,3 @@ class FrozenTeacher(nn.Module):
         if problems and not self.allow_random:
             raise ConfigError(f'{_KEY}.checkpoint={self.checkpoint!r} could not be fetched: {problems[0]}')
         return not problems
-
-
-def select_taps(taps: Any, used: set[str], key: str) -> dict[str, str]:
-    """The taps that a loss reads.
-
-    Raises:
-        ConfigError: One of them is not there.
-    """
-    taps = {} if taps is None else taps
-    if not isinstance(taps, Mapping):
-        raise ConfigError(f'{key} must be a dict of module paths, but is {taps!r}')
-    for name in sorted(used):
-        if taps.get(name) is None:
-            raise ConfigError(f'{key} has no {name!r}, which a view or loss reads. {suggest(name, taps)}')
-    return {name: taps[name] for name in sorted(used)}

@@ -76,7 +76,8 @@ def find_model(model: Any, key: str) -> ModelSource:
     if name not in zoo:
         raise ConfigError(f'{key}={name!r} is not in the model zoo. {suggest(name, zoo)}')
     metainfo = ModelHub.get(name)
-    return ModelSource(metainfo.config.model, metainfo.config.get('data_preprocessor'), metainfo.weights)
+    config = deepcopy(metainfo.config)  # The zoo keeps its own.
+    return ModelSource(config.model, config.get('data_preprocessor'), metainfo.weights)
 
 
 def check_file(path: str, key: str) -> None:

@@ -11,7 +11,7 @@ from ..heads import TRAINABLE_HEADS
 from .config_errors import ConfigError, check_keys
 from .distillation_terms import DistillationTerms
 from .dry_run import default_input_size, dry_run
-from .frozen_teacher import FrozenTeacher, select_taps
+from .frozen_teacher import FrozenTeacher
 from .input_statistics import InputStatistics
 from .model_source import find_model, replace_types
 from .student_checkpoints import save_as_plain_student
@@ -72,7 +72,7 @@ class RelationDistiller(BaseClassifier):
         taps = student.get('taps')
         self.distill = DistillationTerms(views, losses, set(taps or ()))
         used_taps = self.distill.used_taps
-        self.student_taps = Taps(self.student, select_taps(taps, used_taps, 'model.student.taps'), 'model.student.taps')
+        self.student_taps = Taps(self.student, taps, used_taps, 'model.student.taps')
         statistics = InputStatistics.of(self.student.data_preprocessor)
         self._outside['teacher'] = FrozenTeacher(teacher, used_taps, statistics)
         dry_run(self, tuple(input_size or default_input_size(self.student)))

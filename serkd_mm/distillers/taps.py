@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -34,14 +35,15 @@ class Taps:
     Args:
         model: The model whose modules are tapped.
         paths: Module path of each tap: names joined by dots, ``[i]`` into a list of modules, negative from its end.
+        used: Names of the taps that a loss reads; the others are left alone.
         key: Config key of ``paths``, for messages.
 
     Raises:
-        ConfigError: A path does not lead to a module.
+        ConfigError: A used tap is not there, or its path does not lead to a module.
     """
 
-    def __init__(self, model: nn.Module, paths: Mapping[str, str], key: str) -> None:
-        self.paths = dict(paths)
+    def __init__(self, model: nn.Module, paths: Mapping[str, str] | None, used: set[str], key: str) -> None:
+        self.paths = _select(paths, used, key)
         self.key = key
         self._modules: dict[str, nn.Module] = {}
         self._num_extra_tokens: dict[str, int | None] = {}
@@ -89,6 +91,17 @@ class Taps:
 
     def _where(self, name: str) -> str:
         return f'{self.key}.{name}={self.paths[name]!r}'
+
+
+def _select(paths: Any, used: set[str], key: str) -> dict[str, str]:
+    """The paths of the taps that a loss reads."""
+    paths = {} if paths is None else paths
+    if not isinstance(paths, Mapping):
+        raise ConfigError(f'{key} must be a dict of module paths, but is {paths!r}')
+    for name in sorted(used):
+        if paths.get(name) is None:
+            raise ConfigError(f'{key} has no {name!r}, which a view or loss reads. {suggest(name, paths)}')
+    return {name: paths[name] for name in sorted(used)}
 
 
 def _follow(model: nn.Module, path: str, key: str) -> list[nn.Module]:

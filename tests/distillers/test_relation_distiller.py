@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from builders import STUDENT, TEACHER, build_distiller, distiller_config, images, labels
+from mmpretrain.apis import ModelHub
 from mmpretrain.registry import MODELS
 from reference import dense_superpixels, listing_angle_loss, listing_distance_loss
 
@@ -213,6 +214,12 @@ def test_students_and_teachers_by_config_file_and_zoo_name():
     assert type(model.head).__name__ == 'DeiTDistilledClsHead', "mmpretrain's head would refuse to train"
     assert model.data_preprocessor.batch_augments is not None
     assert type(model.teacher.model.backbone).__name__ == 'VisionTransformer'
+
+
+def test_the_zoo_s_own_config_is_left_alone():
+    name = 'deit-tiny-distilled_3rdparty_in1k'
+    MODELS.build(distiller_config(teacher=None, student__model=name))
+    assert ModelHub.get(name).config.model.head.type == 'DeiTClsHead'
 
 
 def test_the_training_s_preprocessor_goes_before_the_one_beside_a_zoo_student():
