@@ -113,3 +113,35 @@ def _dense_superpixels_of_image(image, cell, num_iters):
     zero = torch.zeros((), dtype=torch.float64)
     matrix = torch.stack([torch.stack([association.get((where, place), zero) for place in superpixels]) for where in tokens])
     return torch.stack(list(superpixels.values())), matrix
+
+
+def sekd_terms(student, teacher, cutoff):
+    """Vertex, edge and spectral term of one image ``(L, C)`` as :class:`ChannelGraphLoss` defines them, in float64."""
+    student, teacher = student.double(), teacher.double()
+    strength = [teacher[:, c].abs().sum() for c in range(teacher.shape[1])]
+    cosines = {}
+    for name, first, second in (('s', student, student), ('t', teacher, teacher), ('st', student, teacher)):
+        rows = [[_cosine(x, y) for y in second.T] for x in first.T]
+        cosines[name] = torch.stack([torch.stack(row) for row in rows])
+    vertices = sum(a / sum(strength) * (1 - cosines['st'][c, c]) for c, a in enumerate(strength))
+    edges = (cosines['s'] - cosines['t']).square().mean()
+    own, other = (spectral_projection(cosines[name], cutoff) for name in 'st')
+    return vertices, edges, (own - other).square().sum() / other.square().sum()
+
+
+def _cosine(x, y):
+    return (x @ y) / (x.norm() * y.norm())
+
+
+def spectral_projection(adjacency, cutoff, rotate=None):
+    """U diag(lambda / (lambda + cutoff C)) U^T; ``rotate`` seeds signs, and rotations within each eigenspace."""
+    values, vectors = torch.linalg.eigh(adjacency)
+    if rotate is not None:
+        generator = torch.Generator().manual_seed(rotate)
+        for value in values.round(decimals=8).unique():
+            same = (values - value).abs() < 1e-6
+            size = int(same.sum())
+            rotation, _ = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))
+            vectors[:, same] = vectors[:, same] @ rotation
+    weights = values / (values + cutoff * len(values))
+    return vectors @ torch.diag(weights) @ vectors.T

@@ -28,7 +28,11 @@ MODEL_NAMES = [
     'InstanceAngleLoss',
     'HardLabelLoss',
     'LogitKLLoss',
+    'RRDLoss',
+    'ChannelGraphLoss',
     'DeiTDistilledClsHead',
+    'LeViTDistilledClsHead',
+    'EfficientFormerDistilledClsHead',
 ]
 
 

@@ -1,11 +1,14 @@
 """One small step while the model is built, so that mistakes show then and not on the cluster."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from mmengine.logging import print_log
 from mmpretrain.structures import DataSample
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from .config_errors import ConfigError
 
@@ -34,9 +37,8 @@ def dry_run(distiller: nn.Module, input_size: tuple[int, int, int]) -> None:
     """
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(_NUM_IMAGES, *input_size, generator=generator)
-    distiller.eval()
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), torch.random.fork_rng(devices=[]), _as_in_training(distiller):
             losses = distiller.distillation_step(images, _labels(distiller.student))
             distiller.parse_losses(losses)[0].backward()
     except ConfigError:
@@ -50,7 +52,20 @@ def dry_run(distiller: nn.Module, input_size: tuple[int, int, int]) -> None:
     for view in distiller.distill.views.values():
         view.teacher.requires_grad_(False)  # What its tokenizer has just made is not trained.
     distiller.zero_grad(set_to_none=True)
-    distiller.train()
+
+
+@contextmanager
+def _as_in_training(distiller: nn.Module) -> Iterator[None]:
+    """The student as it trains, but for what counts images: statistics of its norms, and memories of losses."""
+    distiller.eval()
+    distiller.student.train()
+    for module in distiller.student.modules():
+        if isinstance(module, _NormBase):
+            module.eval()
+    try:
+        yield
+    finally:
+        distiller.train()
 
 
 def _labels(student: nn.Module) -> list[DataSample]:

@@ -80,7 +80,9 @@ class Taps:
                 raise ConfigError(f'{self._where(name)} was not run by the model, so there is nothing to distil from it')
 
     def _hook(self, name: str, image_size: tuple[int, int], features: dict[str, Feature]):
-        def collect(_module: nn.Module, _inputs: tuple, output: torch.Tensor) -> None:
+        def collect(_module: nn.Module, _inputs: tuple, output: Any) -> None:
+            if isinstance(output, (tuple, list)) and len(output) == 1:
+                (output,) = output  # mmpretrain's backbones and necks give a tuple even of one stage.
             if not isinstance(output, torch.Tensor):
                 raise ConfigError(f'{self._where(name)} gives {type(output).__name__}, and a tap needs one tensor')
             if name in features:

@@ -1,16 +1,20 @@
 """Distillation losses: ``loss(student, teacher)`` gives one weighted number, and no gradient to the teacher."""
 
+from .channel_graph_loss import ChannelGraphLoss
 from .feature_loss import FeatureL2Loss
 from .instance_relation_losses import InstanceAngleLoss, InstanceDistanceLoss
 from .logit_losses import HardLabelLoss, LogitKLLoss
+from .rrd_loss import RRDLoss
 from .token_relation_losses import TokenAngleLoss, TokenDistanceLoss
 
 __all__ = [
+    'ChannelGraphLoss',
     'FeatureL2Loss',
     'HardLabelLoss',
     'InstanceAngleLoss',
     'InstanceDistanceLoss',
     'LogitKLLoss',
+    'RRDLoss',
     'TokenAngleLoss',
     'TokenDistanceLoss',
 ]

@@ -17,9 +17,7 @@ class BaseDistillationLoss(nn.Module, metaclass=ABCMeta):
 
     def __init__(self, loss_weight: float = 1.0) -> None:
         super().__init__()
-        if not isinstance(loss_weight, Real) or not 0 <= loss_weight < float('inf'):
-            raise ValueError(f'loss_weight must be a finite number that is not negative, but got {loss_weight!r}')
-        self.loss_weight = loss_weight
+        self.loss_weight = check_weight('loss_weight', loss_weight)
 
     @abstractmethod
     def compare(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
@@ -31,3 +29,25 @@ class BaseDistillationLoss(nn.Module, metaclass=ABCMeta):
 
     def extra_repr(self) -> str:
         return f'loss_weight={self.loss_weight}'
+
+
+def check_weight(name: str, value: float) -> float:
+    """The weight ``value`` of the setting ``name``.
+
+    Raises:
+        ValueError: It is negative, infinite or not a number.
+    """
+    if not isinstance(value, Real) or not 0 <= value < float('inf'):
+        raise ValueError(f'{name} must be a finite number that is not negative, but got {value!r}')
+    return value
+
+
+def check_tau(name: str, value: float) -> float:
+    """The temperature ``value`` of the setting ``name``.
+
+    Raises:
+        ValueError: It is not positive, infinite or not a number.
+    """
+    if not isinstance(value, Real) or not 0 < value < float('inf'):
+        raise ValueError(f'{name} must be a positive finite number, but got {value!r}')
+    return value

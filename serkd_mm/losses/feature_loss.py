@@ -1,10 +1,10 @@
 import torch
 import torch.nn.functional as F
 from mmpretrain.registry import MODELS
-from torch import nn
 
 from ..ops.precision import at_least_float32
 from .base_loss import BaseDistillationLoss
+from .lazy_linear import lazy_linear
 
 
 @MODELS.register_module()
@@ -35,10 +35,6 @@ class FeatureL2Loss(BaseDistillationLoss):
                 'FeatureL2Loss compares tokens (B, L, C_s) with (B, L, C_t) of equal B and L, '
                 f'but got student {tuple(student.shape)} and teacher {tuple(teacher.shape)}'
             )
-        widths = student.shape[-1], teacher.shape[-1]
         student = at_least_float32(student)
-        if self.projector is None:
-            self.projector = nn.Linear(*widths).to(student)
-        elif widths != (self.projector.in_features, self.projector.out_features):
-            raise ValueError(f'FeatureL2Loss was made for {self.projector}, but got channels {widths}')
-        return F.mse_loss(at_least_float32(self.projector(student)), at_least_float32(teacher))
+        projector = lazy_linear(self, 'projector', student, teacher.shape[-1])
+        return F.mse_loss(at_least_float32(projector(student)), at_least_float32(teacher))

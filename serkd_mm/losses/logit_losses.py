@@ -1,12 +1,11 @@
 from abc import abstractmethod
-from numbers import Real
 
 import torch
 import torch.nn.functional as F
 from mmpretrain.registry import MODELS
 
 from ..ops.precision import at_least_float32
-from .base_loss import BaseDistillationLoss
+from .base_loss import BaseDistillationLoss, check_tau
 
 
 class LogitLoss(BaseDistillationLoss):
@@ -52,9 +51,7 @@ class LogitKLLoss(LogitLoss):
 
     def __init__(self, tau: float = 1.0, loss_weight: float = 1.0) -> None:
         super().__init__(loss_weight)
-        if not isinstance(tau, Real) or not 0 < tau < float('inf'):
-            raise ValueError(f'tau must be a positive finite number, but got {tau!r}')
-        self.tau = tau
+        self.tau = check_tau('tau', tau)
 
     def divergence(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
         student_log_prob = F.log_softmax(student / self.tau, dim=1)
