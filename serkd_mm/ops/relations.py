@@ -1,8 +1,7 @@
 """Relations between the tokens of an image, and the losses that compare them (paper, equations 1-3, 10 and 11).
 
 The definition of value and gradient is the listing in section V-B of the paper. The listing builds B x L x L x C
-differences; here everything follows from the Gram matrix of the centred tokens, so that memory is O(B L^3) for the angles
-and O(B L^2) for the distances:
+differences and B x L^3 angles; here everything follows from the Gram matrix of the centred tokens, and memory is O(B L^2):
 
     |x_j - x_i|^2       = G_ii + G_jj - 2 G_ij
     <x_j - x_i, x_k - x_i> = G_jk - G_ij - G_ik + G_ii
@@ -11,17 +10,14 @@ Both lines subtract large numbers from each other, which float32 does not surviv
 tokens is therefore computed in float64, up to the loss; the tokens, their gradients and the loss have the tokens' format.
 """
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 
 from .precision import at_least_float32, autocast_off
+from .streamed_angles import streamed_angle_loss
 
 # The listing's floor under squared distances.
 _MIN_SQUARED_DISTANCE = 1e-12
-# Two tokens closer than 1e-6 of their norm are one token to the angle loss: float32 can not tell them apart.
-_EQUAL_TOKENS = 1e-12
 
 
 def distance_relation_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
@@ -43,7 +39,9 @@ def distance_relation_loss(student: torch.Tensor, teacher: torch.Tensor) -> torc
     Raises:
         ValueError: The two sides are not 3-D, or differ in B or L.
     """
-    return _relation_loss(student, teacher, _normalised_distances)
+    student_gram, teacher_gram = _centred_grams(student, teacher)
+    loss = F.smooth_l1_loss(_normalised_distances(student_gram), _normalised_distances(teacher_gram))
+    return loss.to(at_least_float32(student).dtype)
 
 
 def angle_relation_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
@@ -65,29 +63,25 @@ def angle_relation_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.T
     Raises:
         ValueError: The two sides are not 3-D, or differ in B or L.
     """
-    return _relation_loss(student, teacher, _cosines)
+    return streamed_angle_loss(*_centred_grams(student, teacher)).to(at_least_float32(student).dtype)
 
 
-def _relation_loss(
-    student: torch.Tensor, teacher: torch.Tensor, potential: Callable[[torch.Tensor], torch.Tensor]
-) -> torch.Tensor:
-    """Mean Huber loss between the potentials of both sides, given the Gram matrix of each."""
+def _centred_grams(student: torch.Tensor, teacher: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gram matrices of both sides, that of the teacher without a graph."""
     if student.ndim != 3 or teacher.ndim != 3 or student.shape[:2] != teacher.shape[:2]:
         raise ValueError(
             'a relation loss compares tokens (B, L, C_s) with tokens (B, L, C_t) of equal B and L, '
             f'but got student {tuple(student.shape)} and teacher {tuple(teacher.shape)}'
         )
-    student = at_least_float32(student)
-    with autocast_off(student):
-        loss = F.smooth_l1_loss(potential(_centred_gram(student)), potential(_centred_gram(teacher.detach())))
-    return loss.to(student.dtype)
+    return _centred_gram(student), _centred_gram(teacher.detach())
 
 
 def _centred_gram(tokens: torch.Tensor) -> torch.Tensor:
     """G = X X^T of the tokens centred per image, ``(B, L, L)`` in float64; centring changes no relation."""
     tokens = tokens.to(torch.float32 if tokens.device.type == 'mps' else torch.float64)  # Apple's GPUs have no float64.
     tokens = tokens - tokens.mean(dim=1, keepdim=True)
-    return tokens @ tokens.mT
+    with autocast_off(tokens):
+        return tokens @ tokens.mT
 
 
 def _squared_distances(gram: torch.Tensor) -> torch.Tensor:
@@ -105,13 +99,3 @@ def _normalised_distances(gram: torch.Tensor) -> torch.Tensor:
     num_pairs = max(num_tokens * (num_tokens - 1), 1)
     mean = distances.sum(dim=(1, 2), keepdim=True) / num_pairs
     return distances / mean.clamp(min=_MIN_SQUARED_DISTANCE)
-
-
-def _cosines(gram: torch.Tensor) -> torch.Tensor:
-    """psi_A of equation 3: cosine at vertex i between j and k, ``(B, i, j, k)``."""
-    norms = gram.diagonal(dim1=1, dim2=2)
-    squared = _squared_distances(gram)
-    equal = squared <= _EQUAL_TOKENS * (norms[:, :, None] + norms[:, None, :])
-    inverse = squared.masked_fill(equal, 1.0).rsqrt().masked_fill(equal, 0.0)
-    products = gram[:, None, :, :] - gram[:, :, :, None] - gram[:, :, None, :] + norms[:, :, None, None]
-    return products * inverse[:, :, :, None] * inverse[:, :, None, :]

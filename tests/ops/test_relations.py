@@ -7,7 +7,7 @@ import pytest
 import torch
 from reference import formula_angle_loss, formula_distance_loss, listing_angle_loss, listing_distance_loss
 
-from serkd_mm.ops import angle_relation_loss, distance_relation_loss
+from serkd_mm.ops import angle_relation_loss, distance_relation_loss, streamed_angles
 
 LOSSES = [
     pytest.param(distance_relation_loss, listing_distance_loss, id='distance'),
@@ -161,6 +161,15 @@ def test_shapes_that_do_not_fit_are_refused(loss, shape):
         loss(tokens(2, 9, 4), tokens(*shape))
 
 
+@pytest.mark.parametrize('block_size', [1, 30, 9**3 + 5, 2**20])
+def test_angles_do_not_depend_on_how_they_are_cut_into_blocks(block_size, monkeypatch):
+    student, teacher = tokens(3, 9, 16, dtype=torch.float64), tokens(3, 9, 24, seed=1, dtype=torch.float64)
+    expected = value_and_gradient(listing_angle_loss, student, teacher)
+    monkeypatch.setitem(streamed_angles._BLOCK_SIZE, 'cpu', block_size)
+    for actual, wanted in zip(value_and_gradient(angle_relation_loss, student, teacher), expected, strict=True):
+        torch.testing.assert_close(actual, wanted, rtol=1e-10, atol=1e-14)
+
+
 @pytest.mark.parametrize('name', ['distance_relation_loss', 'angle_relation_loss'])
 def test_memory_does_not_hold_all_differences(name):
     # B x L x L x C would be 1.6 GB here; the tokens are 33 MB.
@@ -175,3 +184,18 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 600
+
+
+def test_angles_between_196_tokens_of_many_images_need_no_memory():
+    # B x L^3 would be 3.9 GB in float64, several times over; the Gram matrices are 20 MB.
+    code = """
+import resource, torch
+from serkd_mm.ops import angle_relation_loss
+student, teacher = torch.randn(64, 196, 8).requires_grad_(), torch.randn(64, 196, 8)
+angle_relation_loss(student[:1], teacher[:1]).backward()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+angle_relation_loss(student, teacher).backward()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 300
