@@ -211,7 +211,7 @@ def test_slurm_scripts_start_the_tools_through_srun(image_root, tmp_path):
 def test_the_quickstart_runs_reports_and_continues(tmp_path):
     short = ['train_cfg.max_epochs=3', 'train_cfg.val_interval=1', 'param_scheduler.0.end=1', 'param_scheduler.1.begin=1']
     work_dir = tmp_path / 'work'
-    command = [sys.executable, TOOLS / 'quickstart' / 'run.py', '--seeds', 0, 1]
+    command = [sys.executable, TOOLS / 'experiments' / 'quickstart.py', '--seeds', 0, 1]
     command += ['--work-dir', work_dir, '--data-root', tmp_path / 'digits', '--cfg-options', *short]
     with subprocess.Popen(
         [str(part) for part in command], stdout=subprocess.PIPE, text=True, start_new_session=True

@@ -1,6 +1,6 @@
 """Write scikit-learn's handwritten digits as image folders: real images that need no download.
 
-    python tools/quickstart/make_digits.py [FOLDER]
+    python tools/experiments/make_digits.py [FOLDER]
 
 ``train`` gets two thirds of the 1,797 images, ``val`` the others, and ``few`` the first 10 of each class of ``train``.
 """

@@ -1,0 +1,9 @@
+# The student of the CNN pair from scratch: the labels alone.
+_base_ = './_base_/cifar10-mini.py'
+
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(type='ResNet_CIFAR', depth=18, stem_channels=8, base_channels=8, out_indices=(3,)),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=10, in_channels=64, loss=dict(type='CrossEntropyLoss')),
+)

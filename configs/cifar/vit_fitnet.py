@@ -1,0 +1,3 @@
+# FitNet: logits and features.
+_base_ = './vit_serkd.py'
+model = dict(losses=dict(loss_rd=None, loss_ra=None))

@@ -1,0 +1,3 @@
+# SeRKD without merging: relations between the tokens themselves.
+_base_ = './vit_serkd.py'
+model = dict(views=dict(superpixels=dict(merger=dict(_delete_=True, type='IdentityMerger'))))

@@ -1,0 +1,105 @@
+"""Tables and plots of experiments, read from mmengine's own logs and checkpoints."""
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+import torch
+
+mpl.use('Agg')
+import matplotlib.pyplot as plt
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of a table.
+
+    Attributes:
+        title: Its name.
+        folders: Folders of its runs, one per seed.
+    """
+
+    title: str
+    folders: Sequence[Path]
+
+    def accuracies(self) -> list[float]:
+        """Top-1 accuracy of each run after its last epoch, in percent."""
+        return [accuracy_curve(folder)[-1][1] for folder in self.folders]
+
+
+def table(entries: Sequence[Entry]) -> str:
+    """A Markdown table: accuracy (mean and sample standard deviation over the seeds), parameters, time per epoch."""
+    header = ['model', 'top-1 (%)', 'spread', 'seeds', 'parameters', 's / epoch']
+    rows = [header, ['---'] * len(header), *map(_row, entries)]
+    return '\n'.join('| ' + ' | '.join(row) + ' |' for row in rows)
+
+
+def accuracy_curve(folder: Path) -> list[tuple[int, float]]:
+    """Epoch and top-1 accuracy of each validation of a run, in order; a resumed run continues its curve."""
+    curve = {entry['step']: entry['accuracy/top1'] for entry in _log(folder) if 'accuracy/top1' in entry}
+    return sorted(curve.items())
+
+
+def plot_curves(path: Path, title: str, entries: Sequence[Entry], teacher: Entry) -> None:
+    """Draw accuracy over epochs: mean over the seeds, and their range."""
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout='constrained')
+    for entry in entries:
+        curves = [accuracy_curve(folder) for folder in entry.folders]
+        epochs = [epoch for epoch, _ in curves[0]]
+        values = list(zip(*([value for _, value in curve] for curve in curves), strict=True))
+        axes.plot(epochs, [statistics.mean(value) for value in values], label=entry.title)
+        axes.fill_between(epochs, [min(value) for value in values], [max(value) for value in values], alpha=0.2)
+    axes.axhline(teacher.accuracies()[-1], color='gray', linestyle='--', label=teacher.title)
+    axes.set(xlabel='epoch', ylabel='top-1 accuracy (%)', title=title)
+    axes.legend(loc='lower right')
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def plot_scores(path: Path, groups: Mapping[str, Sequence[Entry]]) -> None:
+    """Draw the last accuracy of every run as a dot, and the mean of each entry as a line; one panel per group."""
+    height = 0.9 + 0.34 * max(len(entries) for entries in groups.values())
+    figure, panels = plt.subplots(1, len(groups), figsize=(5.5 * len(groups), height), layout='constrained', squeeze=False)
+    for axes, (title, entries) in zip(panels[0], groups.items(), strict=True):
+        for place, entry in enumerate(entries):
+            accuracies = entry.accuracies()
+            axes.plot(accuracies, [place] * len(accuracies), 'o', color='C0', alpha=0.6)
+            axes.plot([statistics.mean(accuracies)] * 2, [place - 0.3, place + 0.3], color='C1', linewidth=2)
+        axes.set_yticks(range(len(entries)), [entry.title for entry in entries])
+        axes.invert_yaxis()
+        axes.set(xlabel='top-1 accuracy (%)', title=title)
+        axes.grid(axis='x', alpha=0.3)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def _log(folder: Path) -> list[dict]:
+    """Every scalar that a run has logged, over all its starts."""
+    files = sorted(folder.glob('*/vis_data/scalars.json'))
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+def _row(entry: Entry) -> list[str]:
+    accuracies = entry.accuracies()
+    spread = f'{statistics.stdev(accuracies):.2f}' if len(accuracies) > 1 else '-'
+    seconds = statistics.mean(_seconds_per_epoch(folder) for folder in entry.folders)
+    parameters = f'{_num_parameters(entry.folders[0]):,}'
+    return [entry.title, f'{statistics.mean(accuracies):.2f}', spread, str(len(accuracies)), parameters, f'{seconds:.2f}']
+
+
+def _seconds_per_epoch(folder: Path) -> float:
+    """Mean time of an iteration, times the iterations of an epoch."""
+    entries = [entry for entry in _log(folder) if 'loss' in entry]
+    last = max(entries, key=lambda entry: entry['iter'])
+    return statistics.mean(entry['time'] for entry in entries) * last['iter'] / last['epoch']
+
+
+def _num_parameters(folder: Path) -> int:
+    """Weights of the plain model in a run's last checkpoint."""
+    path = Path((folder / 'last_checkpoint').read_text().strip())
+    state_dict = torch.load(path, map_location='cpu', weights_only=True)['state_dict']
+    return sum(value.numel() for name, value in state_dict.items() if not name.startswith('distill.'))

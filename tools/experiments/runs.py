@@ -1,0 +1,149 @@
+"""Experiments of several trainings: teachers first, then students over several seeds, two or more at a time.
+
+Every run is a plain call of tools/train.py. Started again, an experiment skips what is finished and resumes what is not.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import report
+from mmengine.config import Config, DictAction
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training.
+
+    Attributes:
+        config: The config file.
+        folder: Name of its folder in the experiment's.
+        seed: Seed of the training.
+        teacher: The run whose last checkpoint is the teacher; None for a model that has no teacher.
+    """
+
+    config: Path
+    folder: str
+    seed: int
+    teacher: 'Run | None' = None
+
+
+class Experiment:
+    """Runs that share a folder, a data set and options.
+
+    Args:
+        work_dir: Folder of all runs.
+        data_root: Folder of the images.
+        options: Settings for every run, as ``--cfg-options`` takes them.
+        jobs: Trainings at a time.
+    """
+
+    def __init__(self, work_dir: Path, data_root: Path, options: Sequence[str], jobs: int) -> None:
+        self.work_dir, self.data_root = work_dir.resolve(), data_root.resolve()
+        self.options = list(options)
+        self.jobs = jobs
+
+    def run(self, teachers: Sequence[Run], students: Sequence[Run]) -> None:
+        """Train all teachers, then all students.
+
+        Raises:
+            SystemExit: A training failed; its output is in ``train.log`` of its folder.
+        """
+        self._total, self._numbers = len(teachers) + len(students), count(1)
+        print(f'{self._total} trainings, {self.jobs} at a time, below {self.work_dir}', flush=True)
+        self._train_all(teachers, threads=max(self.jobs // len(teachers), 1))
+        self._train_all(students, threads=1)
+
+    def folder(self, run: Run) -> Path:
+        """The folder of a run."""
+        return self.work_dir / run.folder
+
+    def _train_all(self, runs: Sequence[Run], threads: int) -> None:
+        with ThreadPoolExecutor(self.jobs) as pool:
+            futures = [pool.submit(self._train, run, threads) for run in runs]
+            try:
+                for future in futures:
+                    future.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _train(self, run: Run, threads: int) -> None:
+        """Train one run to its end, unless that is done; say how it went."""
+        work_dir, started = self.folder(run), time.time()
+        if not (work_dir / 'finished').is_file():
+            if self._last_checkpoint(run).is_file():
+                shutil.rmtree(work_dir)  # Stopped between its last checkpoint and its last validation.
+            work_dir.mkdir(parents=True, exist_ok=True)
+            print(f'      {run.folder}: training, see {work_dir / "train.log"}', flush=True)
+            self._call_train(run, threads)
+            (work_dir / 'finished').touch()
+        accuracy = report.accuracy_curve(work_dir)[-1][1]
+        seconds = time.time() - started
+        print(f'[{next(self._numbers)}/{self._total}] {run.folder}: {accuracy:.2f} % ({seconds:.0f} s)', flush=True)
+
+    def _call_train(self, run: Run, threads: int) -> None:
+        work_dir = self.folder(run)
+        command = [sys.executable, ROOT / 'tools' / 'train.py', run.config, '--resume']
+        command += ['--work-dir', work_dir, '--cfg-options', *self._settings(run)]
+        environment = {**os.environ, 'CUDA_VISIBLE_DEVICES': '-1', 'OMP_NUM_THREADS': str(threads)}
+        with (work_dir / 'train.log').open('a') as log:
+            code = subprocess.run(
+                [str(part) for part in command], cwd=ROOT, env=environment, stdout=log, stderr=log, check=False
+            ).returncode
+        if code:
+            raise SystemExit(f'{run.folder} failed with exit code {code}; see {work_dir / "train.log"}')
+
+    def _settings(self, run: Run) -> list[str]:
+        """What a run sets beside its config file."""
+        settings = [f'randomness.seed={run.seed}', *self.options]
+        for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+            settings.append(f'{loader}.dataset.data_root={self.data_root}')
+        if run.teacher is not None:
+            settings.append(f'model.teacher.checkpoint={self._last_checkpoint(run.teacher)}')
+        return settings
+
+    def _last_checkpoint(self, run: Run) -> Path:
+        """The last checkpoint of a run."""
+        config = Config.fromfile(run.config)
+        config.merge_from_dict(_parsed(self.options))
+        return self.folder(run) / f'epoch_{config.train_cfg.max_epochs}.pth'
+
+
+def parse_arguments(
+    description: str, name: str, data_root: Path, add: Callable[[argparse.ArgumentParser], None] | None = None
+) -> argparse.Namespace:
+    """The command line of an experiment.
+
+    Args:
+        description: What the experiment does.
+        name: Folder of its runs in ``work_dirs``.
+        data_root: Where its images are by default.
+        add: Adds arguments of its own.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if add is not None:
+        add(parser)
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs' / name)
+    parser.add_argument('--data-root', type=Path, default=data_root, help='folder of the images')
+    parser.add_argument('--jobs', type=int, default=min(os.cpu_count() or 1, 4), help='trainings at a time')
+    parser.add_argument('--cfg-options', nargs='+', default=[], help='settings for every run, as in tools/train.py')
+    return parser.parse_args()
+
+
+def _parsed(options: list[str]) -> dict:
+    """Options as mmengine's command lines read them."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
+    return parser.parse_args(['--cfg-options', *options] if options else []).cfg_options
