@@ -9,7 +9,7 @@ _base_ = [
 custom_imports = dict(imports=['serkd_mm'], allow_failed_imports=False)
 
 stages = dict(stage1=4, stage2=2, stage3=1)  # tap: window that makes 14x14 tokens of a 224x224 image
-taps = dict(stage1='backbone.layer1', stage2='backbone.layer2', stage3='backbone.layer3', logits='head')
+taps = dict(stage1='backbone.layer1', stage2='backbone.layer2', stage3='backbone.layer3', pooled='neck', logits='head')
 tokenizer = dict(type='PoolTokenizer', mode='avg')
 
 model = dict(

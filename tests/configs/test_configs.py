@@ -1,32 +1,48 @@
 """Every config of the repository: it builds what it says, and takes a step at a reduced size."""
 
+from copy import deepcopy
+from pathlib import Path
+
+import cv2
+import numpy as np
 import pytest
 import torch
 from builders import CONFIGS, REPOSITORY
 from mmengine.config import Config
-from mmpretrain.registry import MODELS
+from mmengine.dataset import Compose
+from mmpretrain.apis import ModelHub
+from mmpretrain.registry import DATASETS, MODELS, TRANSFORMS
 from mmpretrain.structures import DataSample
 
-FILES = sorted(path for folder in ('serkd', 'quickstart') for path in (CONFIGS / folder).glob('*.py'))
-DISTILLING = [path for path in FILES if "type='RelationDistiller'" in Config.fromfile(path).pretty_text]
+FILES = sorted(path for path in CONFIGS.rglob('*.py') if '_base_' not in path.parts)
+TRANSFER = [path for path in FILES if path.parent.name == 'transfer']
+
+
+def name_of(path):
+    return str(path.relative_to(CONFIGS).with_suffix(''))
 
 
 def load(path, monkeypatch):
     """A config with its teacher allowed to be random, its model ready to build."""
     monkeypatch.chdir(REPOSITORY)
     config = Config.fromfile(path)
-    if path in DISTILLING:
+    if config.model.type == 'RelationDistiller':
         config.model.teacher.update(checkpoint=None, allow_random_teacher=True)
     config.model.data_preprocessor = config.data_preprocessor
     return config
 
 
-@pytest.mark.parametrize('path', FILES, ids=lambda path: path.stem)
-def test_builds_and_learns_from_generated_images(path, monkeypatch):
-    config = load(path, monkeypatch)
-    size = 32
-    if path in DISTILLING:
-        config.model.input_size = (3, size, size)
+def reduce(model):
+    """Make a distiller fast to try: images of 64 pixels, and for ViT-B a teacher as deep and a quarter as wide."""
+    model.input_size = (3, 64, 64)
+    if str(model.teacher.model).startswith('vit-base'):
+        model.teacher.model = deepcopy(ModelHub.get(model.teacher.model).config.model)
+        model.teacher.model.backbone.arch = 'deit-tiny'
+        model.teacher.model.head.in_channels = 192
+
+
+def step(config, size):
+    """Build the model of a config, and take a step on generated images."""
     torch.manual_seed(0)
     model = MODELS.build(config.model)
     model.init_weights()
@@ -35,11 +51,49 @@ def test_builds_and_learns_from_generated_images(path, monkeypatch):
         inputs=torch.randint(0, 256, (2, 3, size, size)),
         data_samples=[DataSample().set_gt_label(0), DataSample().set_gt_label(num_classes - 1)],
     )
-    losses = model(**model.data_preprocessor(raw, training=True), mode='loss')
-    total, _ = model.parse_losses(losses)
+    total, _ = model.parse_losses(model(**model.data_preprocessor(raw, training=True), mode='loss'))
     total.backward()
     assert total.isfinite()
     assert [name for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None] == []
+    return model
+
+
+@pytest.mark.parametrize('path', [path for path in FILES if path not in TRANSFER], ids=name_of)
+def test_builds_and_learns_from_generated_images(path, monkeypatch):
+    config = load(path, monkeypatch)
+    size = 64 if path.is_relative_to(CONFIGS / 'serkd') else 32
+    if config.model.type == 'RelationDistiller' and size == 64:
+        reduce(config.model)
+    step(config, size)
+
+
+@pytest.mark.parametrize('path', TRANSFER, ids=name_of)
+def test_fine_tuning_starts_from_the_backbone_of_a_distilled_checkpoint(path, monkeypatch, tmp_path):
+    config = load(path, monkeypatch)
+    run = Path(config.model.backbone.init_cfg.checkpoint).parent.name
+    distilled = load(CONFIGS / 'serkd' / f'{run}.py', monkeypatch)
+    reduce(distilled.model)
+    source = MODELS.build(distilled.model)
+    torch.save(dict(state_dict=source.state_dict()), tmp_path / 'epoch_300.pth')
+    config.model.backbone.init_cfg.checkpoint = str(tmp_path / 'epoch_300.pth')
+    model = step(config, 32)
+    for name, weight in model.backbone.state_dict().items():
+        assert torch.equal(weight, source.backbone.state_dict()[name]), name
+    assert model.head.num_classes == config.data_preprocessor.num_classes
+
+
+@pytest.mark.parametrize('path', TRANSFER, ids=name_of)
+def test_fine_tuning_reads_pictures_of_its_data_set(path, tmp_path):
+    config = Config.fromfile(path)
+    picture = np.random.default_rng(0).integers(0, 256, (48, 40, 3), dtype=np.uint8)
+    assert cv2.imwrite(str(tmp_path / 'car.jpg'), picture)
+    for loader in (config.train_dataloader, config.val_dataloader):
+        assert DATASETS.get(loader.dataset.type) is not None
+        made = Compose([TRANSFORMS.build(transform) for transform in loader.dataset.pipeline])(
+            dict(img=picture[:32, :32], img_path=str(tmp_path / 'car.jpg'), gt_label=3)
+        )
+        assert made['inputs'].shape == (3, 224, 224)
+        assert made['data_samples'].gt_label == 3
 
 
 def test_the_flagship_is_the_paper_s_section_v_a():

@@ -1,0 +1,3 @@
+# No distillation.
+_base_ = './resnet18_resnet101.py'
+model = dict(_delete_=True, **_base_.model.student.model)

@@ -1,0 +1,8 @@
+# RKD [15] (Table II): logits, and relations between the images of a batch, with the weights of RKD's own experiments.
+_base_ = './resnet18_resnet101_kd.py'
+model = dict(
+    losses=dict(
+        loss_rkd_d=dict(type='InstanceDistanceLoss', on='pooled', loss_weight=25.0),
+        loss_rkd_a=dict(type='InstanceAngleLoss', on='pooled', loss_weight=50.0),
+    )
+)
