@@ -53,9 +53,15 @@ def test_the_optimizer_holds_the_student_and_the_projector_and_decays_weights_al
     assert all(decay == 0 for name, decay in named.items() if name not in kept)
 
 
-def test_resuming_equals_not_stopping(image_root, tmp_path):
+# RRD with a queue that wraps round within an epoch of 12 images, and once more after resuming.
+RRD = {'model.losses.loss_rrd': dict(type='RRDLoss', on='tokens', queue_size=10)}
+
+
+@pytest.mark.parametrize('losses', [{}, RRD], ids=['serkd', 'rrd'])
+def test_resuming_equals_not_stopping(losses, image_root, tmp_path):
     # mmengine does not save the random state of augmentations, so this training has none.
     steady = {
+        **losses,
         'train_dataloader.dataset.pipeline': [
             dict(type='LoadImageFromFile'),
             dict(type='Resize', scale=(32, 32)),
@@ -68,6 +74,7 @@ def test_resuming_equals_not_stopping(image_root, tmp_path):
     assert parts.iter == whole.iter == 6
     one, two = (load(tmp_path / name / 'epoch_2.pth') for name in ('whole', 'parts'))
     assert_equal_states(two['state_dict'], one['state_dict'])
+    assert ('distill.losses.loss_rrd.queue' in one['state_dict']) == bool(losses)
     for index, state in one['optimizer']['state'].items():
         assert_equal_states(two['optimizer']['state'][index], state)
     log_one, log_two = (c['message_hub']['log_scalars']['train/loss']['log_history'] for c in (one, two))

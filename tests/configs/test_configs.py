@@ -1,6 +1,8 @@
 """Every config of the repository: it builds what it says, and takes a step at a reduced size."""
 
+import re
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -152,3 +154,92 @@ def test_a_new_pair_takes_three_lines():
     config = Config.fromfile(CONFIGS / 'serkd' / 'deit-ti_deit-b.py')
     assert config.model.teacher.model == 'deit-base_16xb64_in1k'
     assert config.model.losses == Config.fromfile(CONFIGS / 'serkd' / 'deit-ti_mae-b.py').model.losses
+
+
+TABLES = (CONFIGS / 'serkd' / 'README.md').read_text()
+
+
+def rows_of(table):
+    """Cells of each row of a table of the README, by its number."""
+    section = TABLES.split(f'## Table {table}:')[1].split('##')[0]
+    lines = [line for line in section.splitlines() if line.startswith('|')]
+    return [[cell.strip() for cell in line.split('|')[1:-1]] for line in lines[2:]]
+
+
+@cache
+def linked(cell):
+    """The config that a cell of the README links."""
+    return Config.fromfile(CONFIGS / 'serkd' / re.fullmatch(r'\[.*\]\((.*)\)', cell)[1])
+
+
+def weights(config, *names):
+    """Weights of losses by name, 0 for a loss that is not there."""
+    losses = config.model.losses
+    return [losses[name].loss_weight if losses.get(name) is not None else 0 for name in names]
+
+
+def test_the_tables_of_the_paper_link_every_config():
+    links = re.findall(r'\[([^\]]*)\]\(([^)]*)\)', TABLES)
+    assert all((CONFIGS / 'serkd' / target).is_file() and Path(target).stem == name for name, target in links)
+    targets = {(CONFIGS / 'serkd' / target).resolve() for _, target in links}
+    assert targets == {path for path in FILES if path.parts[-2] in ('serkd', 'ablations', 'transfer')}
+
+
+def test_ablations_say_what_their_row_changes_and_no_more():
+    for path in (CONFIGS / 'serkd' / 'ablations').glob('*.py'):
+        lines = path.read_text().splitlines()
+        assert len(lines) <= 15, path
+        assert re.match(r'# Table (V|VI|VII|VIII|IX)[,:]', lines[0]), path
+        assert lines[1].startswith("_base_ = '../"), path
+
+
+def test_table_v_leaves_out_what_it_says():
+    for _, *marks, config, _ in rows_of('V'):
+        present = [weight > 0 for weight in weights(linked(config), 'loss_feat', 'loss_rd', 'loss_ra')]
+        assert present == [mark == 'x' for mark in marks]
+
+
+def test_table_vi_merges_as_it_says():
+    kinds = [linked(row[1]).model.views.superpixels.merger.type for row in rows_of('VI')]
+    assert kinds[1:] == ['IdentityMerger', 'MaxPoolMerger', 'AvgPoolMerger', 'SuperpixelMerger']
+    assert weights(linked(rows_of('VI')[0][1]), 'loss_rd', 'loss_ra') == [0, 0]
+
+
+def test_table_vii_has_the_weights_that_it_says():
+    rows = rows_of('VII')
+    assert len(rows) == 12
+    for *expected, tiny, _, small, _ in rows:
+        for config in (linked(tiny), linked(small)):
+            actual = weights(config, 'loss_kd', 'loss_feat', 'loss_rd', 'loss_ra')
+            assert actual == [float(weight) for weight in expected]
+        assert linked(small).model.student.model.backbone.arch == 'deit-small'
+
+
+def test_tables_viii_and_ix_have_the_superpixels_that_they_say():
+    for cell, tiny, _, small, _ in rows_of('VIII'):
+        for config in (linked(tiny), linked(small)):
+            assert config.model.views.superpixels.merger.cell == int(cell[0])
+    for num_iters, tiny, _, small, _ in rows_of('IX'):
+        for config in (linked(tiny), linked(small)):
+            assert config.model.views.superpixels.merger.num_iters == int(num_iters)
+
+
+@pytest.mark.parametrize('pair', ['deit-ti_mae-b', 'resnet18_resnet101'])
+def test_baselines_have_the_losses_of_their_method(pair):
+    expected = dict(
+        kd={'LogitKLLoss': 1.0},
+        fitnet={'LogitKLLoss': 1.0, 'FeatureL2Loss': 1.0},
+        rkd={'LogitKLLoss': 1.0, 'InstanceDistanceLoss': 25.0, 'InstanceAngleLoss': 50.0},
+        rrd={'LogitKLLoss': 1.0, 'RRDLoss': 1.0},
+        sekd={'LogitKLLoss': 1.0, 'ChannelGraphLoss': 1.0},
+    )
+    expected |= {'deit-soft': {'LogitKLLoss': 0.1}, 'deit-hard': {'HardLabelLoss': 0.5}}
+    for method, total in expected.items():
+        config = Config.fromfile(CONFIGS / 'serkd' / f'{pair}_{method}.py')
+        losses = [loss for loss in config.model.losses.values() if loss is not None]
+        actual = {kind: sum(loss.get('loss_weight', 1.0) for loss in losses if loss.type == kind) for kind in total}
+        assert {loss.type for loss in losses} == set(total), method
+        assert actual == pytest.approx(total), method
+        own = config.model.student.model.head.loss.get('loss_weight', 1.0)
+        assert own == {'deit-soft': 0.9, 'deit-hard': 0.5}.get(method, 1.0)
+    assert Config.fromfile(CONFIGS / 'serkd' / f'{pair}_labels.py').model.type == 'ImageClassifier'

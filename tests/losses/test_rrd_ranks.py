@@ -1,0 +1,79 @@
+"""RRD's queue on several ranks, in processes of their own: started as a script, this file is one of them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from builders import build_distiller, images, labels
+from mmengine.model import MMDistributedDataParallel
+from torch import distributed
+
+pytestmark = pytest.mark.slow
+
+NUM_RANKS = 2
+QUEUE_SIZE = 16
+# Images of each rank at each step: odd, and different from rank to rank. 31 in all: the queue wraps round.
+BATCHES = [(4, 4), (3, 3), (1, 4), (5, 2), (2, 3)]
+
+
+def train(rank, folder):
+    """Five steps of a distiller with RRD in a rank, its parts saved in ``folder``."""
+    distributed.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=NUM_RANKS)
+    torch.manual_seed(rank)  # Ranks start with other maps; DDP makes them those of rank 0.
+    loss = dict(type='RRDLoss', on='tokens', queue_size=QUEUE_SIZE, embed_dim=8)
+    distiller = build_distiller(losses__loss_rrd=loss)
+    if rank:
+        for weight in distiller.distill.parameters():
+            torch.nn.init.normal_(weight)
+    model = MMDistributedDataParallel(distiller)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for step, batches in enumerate(BATCHES):
+        seed, batch = NUM_RANKS * step + rank, batches[rank]
+        terms = model(images(batch, seed=seed), labels(batch), mode='loss')
+        total, _ = distiller.parse_losses(terms)
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+    torch.save(distiller.state_dict(), f'{folder}/{rank}.pth')
+    distributed.barrier()
+    distributed.destroy_process_group()
+
+
+def test_every_rank_holds_the_same_queue(tmp_path):
+    environment = {**os.environ, 'PYTHONPATH': str(Path(__file__).parents[1]), 'OMP_NUM_THREADS': '1'}
+    command = [sys.executable, '-W', 'ignore', __file__, str(tmp_path)]
+    ranks = [subprocess.Popen([*command, str(rank)], env=environment) for rank in range(NUM_RANKS)]
+    assert [rank.wait(timeout=300) for rank in ranks] == [0] * NUM_RANKS
+    states = [torch.load(tmp_path / f'{rank}.pth', weights_only=True) for rank in range(NUM_RANKS)]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    rrd = {
+        name.removeprefix('distill.losses.loss_rrd.'): value
+        for name, value in states[0].items()
+        if name.startswith('distill.losses.loss_rrd.')
+    }
+    assert rrd['num_enqueued'] == sum(map(sum, BATCHES))
+    torch.testing.assert_close(rrd['queue'], expected_queue(rrd))
+
+
+def expected_queue(rrd):
+    """The teacher's last embeddings, rank by rank and step by step, each at its number's place."""
+    distiller = build_distiller()
+    distiller.teacher.load()
+    queue = torch.zeros(QUEUE_SIZE, 8)
+    number = 0
+    for step, batches in enumerate(BATCHES):
+        for rank, batch in enumerate(batches):
+            features = distiller.teacher(images(batch, seed=NUM_RANKS * step + rank))['patches']
+            for tokens in features.tensor[:, features.num_extra_tokens :]:
+                mapped = rrd['teacher_map.weight'] @ tokens.mean(dim=0) + rrd['teacher_map.bias']
+                queue[number % QUEUE_SIZE] = mapped / mapped.norm()
+                number += 1
+    return queue
+
+
+if __name__ == '__main__':
+    train(int(sys.argv[2]), sys.argv[1])
