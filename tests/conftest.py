@@ -1,5 +1,7 @@
 """Fixtures of all tests."""
 
+import logging
+
 import pytest
 from builders import write_images
 from mmengine.logging import MessageHub, MMLogger
@@ -23,3 +25,15 @@ def runner_scope():
     for manager, instances in zip(_MANAGERS, before, strict=True):
         manager._instance_dict.clear()
         manager._instance_dict.update(instances)
+
+
+@pytest.fixture
+def told():
+    """Messages of mmengine's current logger, as they come."""
+    messages = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(handler)
+    yield messages
+    logger.removeHandler(handler)

@@ -66,7 +66,7 @@ def test_resuming_equals_not_stopping(losses, image_root, tmp_path):
             dict(type='LoadImageFromFile'),
             dict(type='Resize', scale=(32, 32)),
             dict(type='PackInputs'),
-        ]
+        ],
     }
     whole = run(training_config(image_root, tmp_path / 'whole', **steady))
     run(training_config(image_root, tmp_path / 'parts', **steady, **{'train_cfg.max_epochs': 1}))

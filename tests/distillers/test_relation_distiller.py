@@ -120,20 +120,56 @@ def test_the_dry_run_changes_no_weight_and_leaves_no_gradient_or_hook():
     assert not any(module._forward_hooks for module in [*model.modules(), *model.teacher.modules()])
 
 
-def test_the_dry_run_leaves_running_statistics_alone():
+def cnn_student(*stages):
+    """A ResNet-18 that gives the last of ``stages``, taught by logits alone."""
     student = dict(
         type='ImageClassifier',
-        backbone=dict(type='ResNet', depth=18, num_stages=4, out_indices=(3,)),
+        backbone=dict(type='ResNet', depth=18, num_stages=4, out_indices=stages),
         neck=dict(type='GlobalAveragePooling'),
-        head=dict(type='LinearClsHead', num_classes=4, in_channels=512, loss=dict(type='CrossEntropyLoss')),
+        head=dict(type='LinearClsHead', num_classes=4, in_channels=64 * 2 ** stages[-1], loss=dict(type='CrossEntropyLoss')),
     )
     only_logits = {name: loss if name == 'loss_kd' else None for name, loss in distiller_config().losses.items()}
-    model = MODELS.build(
-        distiller_config(student=dict(model=student, taps=dict(logits='head')), views=None, losses=only_logits)
-    )
+    return distiller_config(student=dict(model=student, taps=dict(logits='head')), views=None, losses=only_logits)
+
+
+def test_the_dry_run_leaves_running_statistics_and_memories_alone():
+    model = MODELS.build(cnn_student(3))
     means = [value for name, value in model.student.named_buffers() if name.endswith('running_mean')]
     assert means
     assert all((mean == 0).all() for mean in means)
+    remembering = build_distiller(losses__loss_rrd=dict(type='RRDLoss', on='tokens', queue_size=8))
+    assert remembering.distill.losses.loss_rrd.num_enqueued == 0
+    remembering(images(), labels(), mode='loss')
+    assert remembering.distill.losses.loss_rrd.num_enqueued == 4
+
+
+def test_the_dry_run_draws_no_random_numbers():
+    states = []
+    for drop_rate in (0.0, 0.5):
+        torch.manual_seed(0)
+        config = distiller_config()
+        config.student.model.backbone.drop_rate = drop_rate
+        MODELS.build(config)
+        states.append(torch.get_rng_state())
+    assert torch.equal(*states)
+
+
+def test_parameters_that_no_loss_reaches_are_told(told):
+    MODELS.build(cnn_student(2))
+    (message,) = [message for message in told if 'No loss reaches' in message]
+    assert 'backbone.layer4.0.conv1.weight' in message
+    assert 'backbone.layer3' not in message
+
+
+def test_parameters_that_are_read_in_training_alone_are_not_told_of(told):
+    # LeViT's attention biases are cached while it is evaluated.
+    config = distiller_config(
+        student=dict(model='levit-128s_3rdparty_in1k', taps=dict(patches='backbone.stages[0]', logits='head.head_dist')),
+        teacher__model='deit-tiny_4xb256_in1k',
+    )
+    config.data_preprocessor = None  # the zoo's own
+    MODELS.build(config)
+    assert not [message for message in told if 'No loss reaches' in message]
 
 
 def test_prediction_and_features_are_the_student_s():
