@@ -13,7 +13,7 @@ import cv2
 import mmpretrain
 import pytest
 import torch
-from builders import REPOSITORY, training_config
+from builders import REPOSITORY, training_config, write_images
 from mmengine.config import Config
 from sklearn.datasets import load_sample_images
 
@@ -244,3 +244,24 @@ def test_the_quickstart_runs_reports_and_continues(tmp_path):
     output = run(*command)
     assert 'training, see' not in output
     assert (work_dir / 'results.md').read_text() == table
+
+
+def test_the_study_of_methods_runs_and_reports(tmp_path):
+    for split in ('train', 'val'):
+        write_images(tmp_path / 'pictures' / split, per_class=3, size=32)
+    short = ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'param_scheduler.0.end=1', 'param_scheduler.1.begin=0']
+    command = [sys.executable, TOOLS / 'experiments' / 'cifar.py', '--pairs', 'cnn', '--methods', 'labels', 'serkd']
+    command += ['--seeds', 0, 1, '--work-dir', tmp_path / 'work', '--data-root', tmp_path / 'pictures', '--cfg-options']
+    output = run(*command, *short, 'train_dataloader.dataset.indices=8', 'default_hooks.checkpoint.interval=1')
+    table = (tmp_path / 'work' / 'results.md').read_text()
+    assert table.split('\n\n')[2] in output
+    rows = [line.split(' | ') for line in table.splitlines() if line.startswith('| ')]
+    assert [row[0].strip('| ') for row in rows[2:]] == ['teacher', 'scratch (labels only)', 'SeRKD, superpixels']
+    assert [row[3] for row in rows[2:]] == ['1', '2', '2']
+    assert rows[3][4] == rows[4][4] == '177,622'
+    assert cv2.imread(str(tmp_path / 'work' / 'results.png')).std() > 10
+
+
+def test_the_study_names_a_folder_that_is_not_there(tmp_path):
+    output = run(sys.executable, TOOLS / 'experiments' / 'cifar.py', '--data-root', tmp_path, succeed=False)
+    assert str(tmp_path / 'train') in output
