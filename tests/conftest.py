@@ -1,8 +1,14 @@
 """Fixtures of all tests."""
 
 import logging
+import os
 
 import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault('TRITON_INTERPRET', '1')  # read when kernels are defined, on import
+
 from builders import write_images
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope

@@ -63,7 +63,8 @@ def angle_relation_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.T
     Raises:
         ValueError: The two sides are not 3-D, or differ in B or L.
     """
-    return streamed_angle_loss(*_centred_grams(student, teacher)).to(at_least_float32(student).dtype)
+    loss = streamed_angle_loss(*_centred_grams(student, teacher), exact=student.dtype == torch.float64)
+    return loss.to(at_least_float32(student).dtype)
 
 
 def _centred_grams(student: torch.Tensor, teacher: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,10 +9,30 @@ from reference import formula_angle_loss, formula_distance_loss, listing_angle_l
 
 from serkd_mm.ops import angle_relation_loss, distance_relation_loss, streamed_angles
 
-LOSSES = [
-    pytest.param(distance_relation_loss, listing_distance_loss, id='distance'),
-    pytest.param(angle_relation_loss, listing_angle_loss, id='angle'),
-]
+
+def angle_by_kernel(student, teacher):
+    """The angle loss by the Triton kernel: on a GPU where there is one, and else by Triton's interpreter."""
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('SERKD_MM_TRITON', '1')
+        return angle_relation_loss(student.to(device), teacher.to(device)).cpu()
+
+
+def has_triton():
+    """Whether the kernel can run here: Triton interprets from its version 3 on."""
+    try:
+        import triton  # noqa: PLC0415
+    except ImportError:
+        return False
+    return torch.cuda.is_available() or int(triton.__version__.split('.')[0]) >= 3
+
+
+NEEDS_TRITON = pytest.mark.skipif(not has_triton(), reason='needs Triton, and a GPU or its interpreter')
+DISTANCE = pytest.param(distance_relation_loss, listing_distance_loss, id='distance')
+ANGLE = pytest.param(angle_relation_loss, listing_angle_loss, id='angle')
+ANGLE_KERNEL = pytest.param(angle_by_kernel, listing_angle_loss, id='angle kernel', marks=NEEDS_TRITON)
+LOSSES = [DISTANCE, ANGLE, ANGLE_KERNEL]
+OURS = [pytest.param(param.values[0], id=param.id, marks=param.marks) for param in LOSSES]
 
 
 def tokens(*shape, seed=0, dtype=torch.float32):
@@ -79,7 +99,11 @@ def test_equal_tokens_give_finite_numbers_and_the_value_of_the_listing(loss, lis
 
 @pytest.mark.parametrize(
     ('loss', 'formula'),
-    [(distance_relation_loss, formula_distance_loss), (angle_relation_loss, formula_angle_loss)],
+    [
+        (distance_relation_loss, formula_distance_loss),
+        (angle_relation_loss, formula_angle_loss),
+        pytest.param(angle_by_kernel, formula_angle_loss, marks=NEEDS_TRITON),
+    ],
 )
 def test_equal_tokens_have_no_gradient_between_them(loss, formula):
     # Automatic differentiation of the formulas, in which equal tokens have distance 0 and no direction.
@@ -91,7 +115,7 @@ def test_equal_tokens_have_no_gradient_between_them(loss, formula):
     assert_close(gradient, expected_gradient, rtol=1e-5)
 
 
-@pytest.mark.parametrize('loss', [distance_relation_loss, angle_relation_loss])
+@pytest.mark.parametrize('loss', OURS)
 @pytest.mark.parametrize('student_constant', [True, False])
 @pytest.mark.parametrize('num_tokens', [1, 2, 9])
 def test_constant_maps_and_single_tokens_are_finite(loss, student_constant, num_tokens):
@@ -124,7 +148,7 @@ def test_gradcheck(loss):
     assert torch.autograd.gradcheck(lambda x: loss(x, teacher), student)
 
 
-@pytest.mark.parametrize('loss', [distance_relation_loss, angle_relation_loss])
+@pytest.mark.parametrize('loss', OURS)
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 def test_half_precision_is_promoted(loss, dtype):
     student, teacher = tokens(2, 9, 16, dtype=dtype), tokens(2, 9, 24, seed=1, dtype=dtype)
@@ -134,7 +158,7 @@ def test_half_precision_is_promoted(loss, dtype):
     assert torch.equal(value, loss(student.float(), teacher.float()))
 
 
-@pytest.mark.parametrize('loss', [distance_relation_loss, angle_relation_loss])
+@pytest.mark.parametrize('loss', OURS)
 def test_autocast_changes_nothing(loss):
     student, teacher = tokens(2, 9, 16), tokens(2, 9, 24, seed=1)
     with torch.autocast('cpu', dtype=torch.bfloat16):
@@ -159,6 +183,40 @@ def test_relations_ignore_shift_scale_and_rotation_and_spare_the_teacher(loss):
 def test_shapes_that_do_not_fit_are_refused(loss, shape):
     with pytest.raises(ValueError, match='compares tokens'):
         loss(tokens(2, 9, 4), tokens(*shape))
+
+
+@NEEDS_TRITON
+@pytest.mark.parametrize('tile_size', [16, 4096])
+@pytest.mark.parametrize('num_tokens', [3, 16, 17])
+def test_the_kernel_does_not_depend_on_its_tiles(tile_size, num_tokens, monkeypatch):
+    from serkd_mm.ops import angle_kernel  # noqa: PLC0415
+
+    monkeypatch.setattr(angle_kernel, '_TILE_SIZE', tile_size)
+    student, teacher = tokens(2, num_tokens, 8), tokens(2, num_tokens, 5, seed=1)
+    expected = value_and_gradient(angle_relation_loss, student, teacher)
+    for actual, wanted in zip(value_and_gradient(angle_by_kernel, student, teacher), expected, strict=True):
+        assert_close(actual, wanted, rtol=1e-6)
+
+
+@NEEDS_TRITON
+def test_float64_stays_float64_where_the_kernel_is_asked_for():
+    student, teacher = tokens(2, 5, 3, dtype=torch.float64), tokens(2, 5, 4, seed=1, dtype=torch.float64)
+    assert torch.equal(angle_by_kernel(student, teacher), angle_relation_loss(student, teacher))
+
+
+def test_who_computes_the_sums_is_chosen_by_device_and_environment(monkeypatch):
+    choose, gram = streamed_angles.choose_angle_sums, tokens(1, 3, 3)
+    for setting in (None, 'auto', '0'):
+        monkeypatch.delenv('SERKD_MM_TRITON', raising=False)
+        if setting is not None:
+            monkeypatch.setenv('SERKD_MM_TRITON', setting)
+        assert choose(gram) is streamed_angles.angle_sums
+    monkeypatch.setenv('SERKD_MM_TRITON', 'yes')
+    with pytest.raises(ValueError, match='SERKD_MM_TRITON'):
+        choose(gram)
+    if has_triton():
+        monkeypatch.setenv('SERKD_MM_TRITON', '1')
+        assert choose(gram).__module__.endswith('angle_kernel')
 
 
 @pytest.mark.parametrize('block_size', [1, 30, 9**3 + 5, 2**20])
