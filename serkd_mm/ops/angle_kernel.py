@@ -69,10 +69,10 @@ def _cosines(gram, gram_ptr, row, i, j, k, in_j, in_k, r_j, r_k):
     return products.to(tl.float32) * r_j[:, None] * r_k[None, :]
 
 
-def angle_sums(
+def kernel_angle_sums(
     student: torch.Tensor, teacher: torch.Tensor, inverse: torch.Tensor, teacher_inverse: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """As :func:`serkd_mm.ops.streamed_angles.angle_sums`, of which this is the GPU's."""
+    """As :func:`serkd_mm.ops.streamed_angles.angle_sums` in float32, of which this is the GPU's."""
     student, teacher, inverse, teacher_inverse = (
         tensor.contiguous() for tensor in (student, teacher, inverse, teacher_inverse)
     )

@@ -13,14 +13,16 @@ and through r_ij, which depends on the squared distance D_ij = G_ii + G_jj - 2 G
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
 
 import torch
 from torch.autograd.function import once_differentiable
 
 # Angles that are held at a time: on a CPU as many as its caches hold, on a GPU enough to keep it busy.
-_BLOCK_SIZE = {'cpu': 2**17, 'cuda': 2**25}
+_BLOCK_SIZE = {'cpu': 2**18, 'cuda': 2**25}
+# Parts that the tokens j are cut into, so that of the angles (j, k) and (k, j), which are equal, mostly one is computed.
+_NUM_PARTS = 2
 # Two tokens closer than 1e-6 of their norm are one: float32 can not tell them apart, and knows no direction between them.
 _EQUAL_TOKENS = 1e-12
 
@@ -31,19 +33,19 @@ def streamed_angle_loss(student: torch.Tensor, teacher: torch.Tensor, exact: boo
     Args:
         student: Gram matrices ``(B, L, L)`` of the student's tokens, symmetric.
         teacher: Gram matrices ``(B, L, L)`` of the teacher's; receives no gradient.
-        exact: Keep the format of the matrices throughout; the kernel for GPUs does not.
+        exact: Compute everything in the format of the matrices. By default only the differences of a matrix are, which
+            need it, and cosines and what follows them are float32.
 
     Returns:
         The 0-d loss; it can be differentiated once.
     """
-    sums = angle_sums if exact else choose_angle_sums(student)
-    return _StreamedAngleLoss.apply(student, teacher, sums)
+    return _StreamedAngleLoss.apply(student, teacher, exact)
 
 
 class _StreamedAngleLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, student: torch.Tensor, teacher: torch.Tensor, sums: Callable) -> torch.Tensor:
-        loss, gradient = _value_and_gradient(student, teacher, sums)
+    def forward(ctx, student: torch.Tensor, teacher: torch.Tensor, exact: bool) -> torch.Tensor:
+        loss, gradient = _value_and_gradient(student, teacher, exact)
         ctx.save_for_backward(gradient)
         return loss
 
@@ -54,12 +56,16 @@ class _StreamedAngleLoss(torch.autograd.Function):
         return grad_output * gradient, None, None
 
 
-def _value_and_gradient(student: torch.Tensor, teacher: torch.Tensor, sums: Callable) -> tuple[torch.Tensor, torch.Tensor]:
+def _value_and_gradient(student: torch.Tensor, teacher: torch.Tensor, exact: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """The loss, and its gradient ``(B, L, L)`` with respect to the student's Gram matrices."""
     batch, num_tokens, _ = student.shape
-    total, gradient, row_sums, through_distance = sums(
-        student, teacher, _inverse_distances(student), _inverse_distances(teacher)
-    )
+    inputs = student, teacher, _inverse_distances(student), _inverse_distances(teacher)
+    if not exact and use_kernel(student):
+        from .angle_kernel import kernel_angle_sums  # noqa: PLC0415 (Triton is not installed everywhere)
+
+        total, gradient, row_sums, through_distance = kernel_angle_sums(*inputs)
+    else:
+        total, gradient, row_sums, through_distance = angle_sums(*inputs, student.dtype if exact else torch.float32)
     gradient += 2 * through_distance - 2 * row_sums  # D_ij = ... - 2 G_ij, and dL/dD_ij is minus this
     diagonal = row_sums.sum(dim=2) - through_distance.sum(dim=2) - through_distance.sum(dim=1)
     gradient.diagonal(dim1=1, dim2=2).add_(diagonal)
@@ -67,28 +73,27 @@ def _value_and_gradient(student: torch.Tensor, teacher: torch.Tensor, sums: Call
     return total / num_angles, gradient / num_angles
 
 
-def choose_angle_sums(gram: torch.Tensor) -> Callable[..., tuple[torch.Tensor, ...]]:
-    """What computes the sums: the Triton kernel for tensors on a GPU, where Triton is installed, and else PyTorch.
+def use_kernel(gram: torch.Tensor) -> bool:
+    """Whether the Triton kernel computes the sums: for tensors on a GPU, where Triton is installed.
 
-    The environment variable ``SERKD_MM_TRITON`` decides otherwise: ``0`` for PyTorch, ``1`` for the kernel, also for
-    tensors on a CPU, which Triton's interpreter computes (``TRITON_INTERPRET=1``).
+    The environment variable ``SERKD_MM_TRITON`` decides otherwise: ``0`` never, ``1`` always, also for tensors on a CPU,
+    with Triton's interpreter (``TRITON_INTERPRET=1``).
 
     Raises:
         ValueError: The variable has another value.
-        ImportError: It asks for a Triton that is not installed.
     """
     setting = os.environ.get('SERKD_MM_TRITON', 'auto')
     if setting not in ('0', '1', 'auto'):
         raise ValueError(f"SERKD_MM_TRITON must be '0', '1' or 'auto', but is {setting!r}")
-    if setting == '0' or (setting == 'auto' and not (gram.is_cuda and find_spec('triton'))):
-        return angle_sums
-    from . import angle_kernel  # noqa: PLC0415 (Triton is not installed everywhere)
-
-    return angle_kernel.angle_sums
+    return setting == '1' or (setting == 'auto' and gram.is_cuda and find_spec('triton') is not None)
 
 
 def angle_sums(
-    student: torch.Tensor, teacher: torch.Tensor, inverse: torch.Tensor, teacher_inverse: torch.Tensor
+    student: torch.Tensor,
+    teacher: torch.Tensor,
+    inverse: torch.Tensor,
+    teacher_inverse: torch.Tensor,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """The sums over all angles that loss and gradient are made of, before their mean is taken.
 
@@ -97,24 +102,37 @@ def angle_sums(
         teacher: Gram matrices ``(B, L, L)``.
         inverse: Inverse distances ``(B, L, L)`` of the student's tokens.
         teacher_inverse: Inverse distances ``(B, L, L)`` of the teacher's tokens.
+        dtype: Format of cosines and what follows them.
 
     Returns:
         The Huber losses of all angles, 0-d, and three ``(B, L, L)``: over vertices i, sum h'_jk r_ij r_ik at (j, k); and at
         (i, j), r_ij sum_k h'_jk r_ik and r_ij^2 sum_k h'_jk c_jk.
     """
-    batch, num_tokens, _ = student.shape
-    total, gradient = student.new_zeros(()), torch.zeros_like(student)
-    row_sums, through_distance = torch.empty_like(student), torch.empty_like(student)
-    for images, vertices in _blocks(batch, num_tokens, student.device.type):
-        r = inverse[images, vertices]
-        cosines = _cosines(student[images], vertices, r)
-        difference = cosines - _cosines(teacher[images], vertices, teacher_inverse[images, vertices])
-        slope = difference.clamp(-1, 1)
-        total += difference.sub_(slope, alpha=0.5).mul_(slope).sum()  # Huber: h' (d - h' / 2)
-        row_sums[images, vertices] = r * torch.einsum('bijk,bik->bij', slope, r)
-        through_distance[images, vertices] = r.square() * torch.einsum('bijk,bijk->bij', slope, cosines)
-        gradient[images] += slope.mul_(r[..., None]).mul_(r[..., None, :]).sum(dim=1)
-    return total, gradient, row_sums, through_distance
+    num_tokens = student.shape[1]
+    total = student.new_zeros(())
+    gradient, row_sums, products = (torch.zeros_like(student) for _ in range(3))
+    for images, vertices in _blocks(*student.shape[:2], student.device.type):
+        r, r_teacher = inverse[images, vertices], teacher_inverse[images, vertices]
+        for first, last in _parts(num_tokens):
+            # Tokens j are one part, tokens k that part and those after it; the latter are met as (k, j) as well.
+            later = slice(last - first, None)
+            cosines = _cosines(student[images], vertices, r, first, last).to(dtype)
+            target = _cosines(teacher[images], vertices, r_teacher, first, last).to(dtype)
+            difference = torch.sub(cosines, target, out=target)
+            slope = difference.clamp(-1, 1)
+            huber = difference.sub_(slope, alpha=0.5).mul_(slope)  # h' (d - h' / 2)
+            total += huber.sum() + huber[..., later].sum()
+            cosines *= slope
+            products[images, vertices, first:last] += cosines.sum(dim=3)
+            products[images, vertices, last:] += cosines[..., later].sum(dim=2)
+            slope *= r[..., first:last, None].to(dtype)
+            slope *= r[..., None, first:].to(dtype)
+            row_sums[images, vertices, first:last] += slope.sum(dim=3)
+            row_sums[images, vertices, last:] += slope[..., later].sum(dim=2)
+            gradient[images, first:last, first:] += slope.sum(dim=1)
+    for first, last in _parts(num_tokens):
+        gradient[:, last:, first:last] = gradient[:, first:last, last:].mT
+    return total, gradient, row_sums, inverse.square() * products
 
 
 def _inverse_distances(gram: torch.Tensor) -> torch.Tensor:
@@ -126,18 +144,27 @@ def _inverse_distances(gram: torch.Tensor) -> torch.Tensor:
     return squared.masked_fill(equal, 1.0).rsqrt().masked_fill(equal, 0.0)
 
 
-def _cosines(gram: torch.Tensor, vertices: slice, inverse: torch.Tensor) -> torch.Tensor:
-    """Cosines ``(B', I, L, L)`` at some vertices of some images.
+def _cosines(gram: torch.Tensor, vertices: slice, inverse: torch.Tensor, first: int, last: int) -> torch.Tensor:
+    """Cosines ``(B', I, last - first, L - first)`` at some vertices, tokens j from ``first`` to ``last``, k from ``first``.
 
     Args:
-        gram: Gram matrices ``(B', L, L)`` of those images.
+        gram: Gram matrices ``(B', L, L)`` of some images.
         vertices: The vertices i.
         inverse: Inverse distances ``(B', I, L)`` from them.
+        first: The first token j, and k.
+        last: One after the last token j.
     """
     own = gram.diagonal(dim1=1, dim2=2)[:, vertices, None]
-    offset = gram[:, vertices] - own / 2  # G_ij + G_ik - G_ii is offset_j + offset_k
-    products = gram[:, None] - offset[..., None]
-    return products.sub_(offset[..., None, :]).mul_(inverse[..., None]).mul_(inverse[..., None, :])
+    offset = inverse * (gram[:, vertices] - own / 2)  # (G_ij + G_ik - G_ii) r_j r_k is offset_j r_k + offset_k r_j
+    r_j, r_k = inverse[..., first:last, None], inverse[..., None, first:]
+    cosines = torch.addcmul(-offset[..., first:last, None], gram[:, None, first:last, first:], r_j)
+    return cosines.mul_(r_k).addcmul_(offset[..., None, first:], r_j, value=-1)
+
+
+def _parts(num_tokens: int) -> list[tuple[int, int]]:
+    """First and one after the last token of each part."""
+    size = -(-num_tokens // _NUM_PARTS)
+    return [(first, min(first + size, num_tokens)) for first in range(0, num_tokens, size)]
 
 
 def _blocks(batch: int, num_tokens: int, device: str) -> Iterator[tuple[slice, slice]]:

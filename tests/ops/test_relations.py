@@ -205,22 +205,21 @@ def test_float64_stays_float64_where_the_kernel_is_asked_for():
 
 
 def test_who_computes_the_sums_is_chosen_by_device_and_environment(monkeypatch):
-    choose, gram = streamed_angles.choose_angle_sums, tokens(1, 3, 3)
-    for setting in (None, 'auto', '0'):
-        monkeypatch.delenv('SERKD_MM_TRITON', raising=False)
-        if setting is not None:
-            monkeypatch.setenv('SERKD_MM_TRITON', setting)
-        assert choose(gram) is streamed_angles.angle_sums
+    gram = tokens(1, 3, 3)
+    monkeypatch.delenv('SERKD_MM_TRITON', raising=False)
+    assert not streamed_angles.use_kernel(gram)
+    for setting, expected in {'auto': False, '0': False, '1': True}.items():
+        monkeypatch.setenv('SERKD_MM_TRITON', setting)
+        assert streamed_angles.use_kernel(gram) == expected
     monkeypatch.setenv('SERKD_MM_TRITON', 'yes')
     with pytest.raises(ValueError, match='SERKD_MM_TRITON'):
-        choose(gram)
-    if has_triton():
-        monkeypatch.setenv('SERKD_MM_TRITON', '1')
-        assert choose(gram).__module__.endswith('angle_kernel')
+        streamed_angles.use_kernel(gram)
 
 
 @pytest.mark.parametrize('block_size', [1, 30, 9**3 + 5, 2**20])
-def test_angles_do_not_depend_on_how_they_are_cut_into_blocks(block_size, monkeypatch):
+@pytest.mark.parametrize('num_parts', [1, 2, 5, 9, 20])
+def test_angles_do_not_depend_on_how_they_are_cut(block_size, num_parts, monkeypatch):
+    monkeypatch.setattr(streamed_angles, '_NUM_PARTS', num_parts)
     student, teacher = tokens(3, 9, 16, dtype=torch.float64), tokens(3, 9, 24, seed=1, dtype=torch.float64)
     expected = value_and_gradient(listing_angle_loss, student, teacher)
     monkeypatch.setitem(streamed_angles._BLOCK_SIZE, 'cpu', block_size)

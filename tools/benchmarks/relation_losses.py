@@ -1,0 +1,163 @@
+"""Relation losses: time and memory of ours, of the paper's listing and of RKD image by image, in one run.
+
+    python tools/benchmarks/relation_losses.py [--device cpu] [--cases 49x16 196x2] [--out tools/benchmarks/results]
+
+A case is tokens x images; forward and backward, with 192 channels of the student and 768 of the teacher, each measurement in
+a process of its own. Extra memory is the growth of the process's peak (on a GPU, of the allocator's). Writes
+``relation_losses_<device>.json`` and ``.png``, and prints the ratios.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import alternatives
+import machine
+import matplotlib as mpl
+import torch
+
+mpl.use('Agg')
+import matplotlib.pyplot as plt
+
+STUDENT_CHANNELS, TEACHER_CHANNELS = 192, 768
+KINDS = {'ours': 'serkd-mm', 'listing': "the paper's listing", 'rkd': 'RKD, image by image'}
+LOSSES = ('angle', 'distance')
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def find(kind: str, loss: str) -> Callable:
+    """The function that computes a loss."""
+    if kind == 'ours':
+        from serkd_mm import ops  # noqa: PLC0415 (a process imports what it measures, and no more)
+
+        return getattr(ops, f'{loss}_relation_loss')
+    return getattr(alternatives, f'{kind}_{loss}_loss')
+
+
+def measure(kind: str, loss: str, num_tokens: int, batch: int, device: str, dtype: str, seconds: float) -> dict:
+    """Median time of forward and backward in seconds, and the extra memory of the first in bytes."""
+    function = find(kind, loss)
+
+    def tokens(channels: int, images: int) -> torch.Tensor:
+        return torch.randn(images, num_tokens, channels, device=device).to(getattr(torch, dtype))
+
+    def step(student: torch.Tensor, teacher: torch.Tensor) -> None:
+        student.grad = None
+        function(student, teacher).backward()
+        if device == 'cuda':
+            torch.cuda.synchronize()
+
+    small = [tokens(STUDENT_CHANNELS, 1)[:, :4].requires_grad_(), tokens(TEACHER_CHANNELS, 1)[:, :4]]
+    step(*small)  # Loads what the first call loads.
+    student, teacher = tokens(STUDENT_CHANNELS, batch).requires_grad_(), tokens(TEACHER_CHANNELS, batch)
+    before = peak(device)
+    step(student, teacher)
+    memory = peak(device) - before
+    times, end = [], time.perf_counter() + seconds
+    while len(times) < 3 or time.perf_counter() < end:
+        start = time.perf_counter()
+        step(student, teacher)
+        times.append(time.perf_counter() - start)
+    return {'seconds': sorted(times)[len(times) // 2], 'bytes': memory}
+
+
+def peak(device: str) -> int:
+    """The most memory held so far, in bytes."""
+    if device == 'cuda':
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
+
+
+def run(args: argparse.Namespace) -> list[dict]:
+    """Measure every case, each in its own process; one that fails (out of memory) is kept as such."""
+    results = []
+    for case in args.cases:
+        num_tokens, batch = map(int, case.split('x'))
+        for loss in LOSSES:
+            for kind, title in KINDS.items():
+                settings = [kind, loss, num_tokens, batch, args.device, args.dtype, args.seconds]
+                command = [sys.executable, '-W', 'ignore', __file__, '--measure', json.dumps(settings)]
+                done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+                found = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {'failed': done.stderr[-300:]}
+                results.append({'kind': kind, 'loss': loss, 'tokens': num_tokens, 'images': batch, **found})
+                print(f'  {loss}, {num_tokens} tokens, {batch} images, {title}: {_told(found)}', flush=True)
+    return results
+
+
+def _told(found: dict) -> str:
+    if 'failed' in found:
+        return 'failed'
+    return f'{1000 * found["seconds"]:.1f} ms, {found["bytes"] / 2**20:.1f} MiB'
+
+
+def table(results: list[dict]) -> str:
+    """Ours, and how many times the time and the memory of ours each alternative takes."""
+    lines = ['| loss | tokens | images | ours, ms | ours, MiB | listing, time | memory | RKD by image, time | memory |']
+    lines.append('|' + ' --- |' * 9)
+    cases: dict[tuple, dict] = {}
+    for result in results:
+        cases.setdefault((result['loss'], result['tokens'], result['images']), {})[result['kind']] = result
+    for (loss, num_tokens, batch), found in cases.items():
+        ours = found['ours']
+        cells = [loss, num_tokens, batch, f'{1000 * ours["seconds"]:.1f}', f'{ours["bytes"] / 2**20:.1f}']
+        for kind in ('listing', 'rkd'):
+            cells += [_ratio(found[kind], ours, 'seconds'), _ratio(found[kind], ours, 'bytes')]
+        lines.append('| ' + ' | '.join(map(str, cells)) + ' |')
+    return '\n'.join(lines)
+
+
+def _ratio(other: dict, ours: dict, name: str) -> str:
+    if 'failed' in other:
+        return 'failed'
+    floor = 2**20 if name == 'bytes' else 0  # Less than a page of memory is no measurement.
+    return f'{other[name] / max(ours[name], floor):.1f}x'
+
+
+def plot(path: Path, results: list[dict]) -> None:
+    """Time and memory of the angle loss, one group of bars per case."""
+    angles = [result for result in results if result['loss'] == 'angle']
+    cases = list(dict.fromkeys((result['tokens'], result['images']) for result in angles))
+    figure, panels = plt.subplots(1, 2, figsize=(11, 4), layout='constrained')
+    for axes, name, unit, label in ((panels[0], 'seconds', 1e3, 'ms'), (panels[1], 'bytes', 2**-20, 'extra memory, MiB')):
+        for place, (kind, title) in enumerate(KINDS.items()):
+            found = {(r['tokens'], r['images']): r.get(name, 0) * unit for r in angles if r['kind'] == kind}
+            axes.bar([x + 0.27 * (place - 1) for x in range(len(cases))], [found[c] for c in cases], 0.25, label=title)
+        axes.set_xticks(range(len(cases)), [f'{tokens} tokens\n{images} images' for tokens, images in cases])
+        axes.set(yscale='log', ylabel=label, title='Angle loss, forward and backward')
+        axes.grid(axis='y', alpha=0.3)
+    panels[0].legend()
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def main() -> None:
+    """Measure, print and save."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--dtype', choices=['float32', 'bfloat16', 'float16'], default='float32')
+    parser.add_argument('--cases', nargs='+', default=['49x1', '49x4', '49x16', '196x1', '196x2'], metavar='TOKENSxIMAGES')
+    parser.add_argument('--seconds', type=float, default=3.0, help='time to repeat each measurement for')
+    parser.add_argument('--out', type=Path, default=ROOT / 'tools' / 'benchmarks' / 'results')
+    parser.add_argument('--measure', type=json.loads, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.measure:
+        print(json.dumps(measure(*args.measure)))
+        return
+    about = {**machine.describe(args.device), 'dtype': args.dtype, 'date': time.strftime('%Y-%m-%d')}
+    print(', '.join(f'{name}: {value}' for name, value in about.items()), flush=True)
+    results = run(args)
+    print(f'\n{table(results)}')
+    args.out.mkdir(parents=True, exist_ok=True)
+    path = args.out / f'relation_losses_{args.device}'
+    path.with_suffix('.json').write_text(json.dumps({'machine': about, 'results': results}, indent=1) + '\n')
+    plot(path.with_suffix('.png'), results)
+    print(f'\nSaved {path}.json and {path}.png')
+
+
+if __name__ == '__main__':
+    main()
