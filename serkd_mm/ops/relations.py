@@ -80,8 +80,7 @@ def _centred_grams(student: torch.Tensor, teacher: torch.Tensor) -> tuple[torch.
 def _centred_gram(tokens: torch.Tensor) -> torch.Tensor:
     """G = X X^T of the tokens centred per image, ``(B, L, L)`` in float64; centring changes no relation."""
     exact = torch.float32 if tokens.device.type == 'mps' else torch.float64  # Apple's GPUs have no float64.
-    tokens = tokens.to(exact, copy=True)
-    tokens -= tokens.mean(dim=1, keepdim=True)
+    tokens = tokens - tokens.mean(dim=1, keepdim=True, dtype=exact)
     with autocast_off(tokens):
         return tokens @ tokens.mT
 
