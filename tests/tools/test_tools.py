@@ -255,8 +255,8 @@ def test_the_study_of_methods_runs_and_reports(tmp_path):
     output = run(*command, *short, 'train_dataloader.dataset.indices=8', 'default_hooks.checkpoint.interval=1')
     table = (tmp_path / 'work' / 'results.md').read_text()
     assert table.split('\n\n')[2] in output
-    rows = [line.split(' | ') for line in table.splitlines() if line.startswith('| ')]
-    assert [row[0].strip('| ') for row in rows[2:]] == ['teacher', 'scratch (labels only)', 'SeRKD, superpixels']
+    rows = [[cell.strip('| ') for cell in line.split(' | ')] for line in table.splitlines() if line.startswith('| ')]
+    assert [row[0] for row in rows[2:]] == ['teacher', 'scratch (labels only)', 'SeRKD, superpixels']
     assert [row[3] for row in rows[2:]] == ['1', '2', '2']
     assert rows[3][4] == rows[4][4] == '177,622'
     assert cv2.imread(str(tmp_path / 'work' / 'results.png')).std() > 10

@@ -70,7 +70,7 @@ def main() -> None:
         ]
         for pair, teacher in teachers.items()
     }
-    tables = '\n\n'.join(f'## {title}\n\n{report.table(entries)}' for title, entries in groups.items())
+    tables = '\n\n'.join(f'## {title}\n\n{report.table(entries, with_time=False)}' for title, entries in groups.items())
     text = f'# Distillation methods on part of CIFAR-10\n\n{tables}\n\n{NOTE}\n\n![accuracy](results.png)\n'
     folder = experiment.work_dir
     (folder / 'results.md').write_text(text, encoding='utf-8')

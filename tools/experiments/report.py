@@ -30,11 +30,11 @@ class Entry:
         return [accuracy_curve(folder)[-1][1] for folder in self.folders]
 
 
-def table(entries: Sequence[Entry]) -> str:
-    """A Markdown table: accuracy (mean and sample standard deviation over the seeds), parameters, time per epoch."""
+def table(entries: Sequence[Entry], with_time: bool = True) -> str:
+    """A Markdown table: accuracy (mean and sample standard deviation over the seeds), parameters and, if asked, time."""
     header = ['model', 'top-1 (%)', 'spread', 'seeds', 'parameters', 's / epoch']
     rows = [header, ['---'] * len(header), *map(_row, entries)]
-    return '\n'.join('| ' + ' | '.join(row) + ' |' for row in rows)
+    return '\n'.join('| ' + ' | '.join(row if with_time else row[:-1]) + ' |' for row in rows)
 
 
 def accuracy_curve(folder: Path) -> list[tuple[int, float]]:
