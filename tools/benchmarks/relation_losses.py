@@ -40,8 +40,9 @@ def find(kind: str, loss: str) -> Callable:
 
 
 def measure(kind: str, loss: str, num_tokens: int, batch: int, device: str, dtype: str, seconds: float) -> dict:
-    """Median time of forward and backward in seconds, and the extra memory of the first in bytes."""
+    """The loss, the median time of forward and backward in seconds, and the extra memory of the first in bytes."""
     function = find(kind, loss)
+    torch.manual_seed(0)
 
     def tokens(channels: int, images: int) -> torch.Tensor:
         return torch.randn(images, num_tokens, channels, device=device).to(getattr(torch, dtype))
@@ -63,7 +64,7 @@ def measure(kind: str, loss: str, num_tokens: int, batch: int, device: str, dtyp
         start = time.perf_counter()
         step(student, teacher)
         times.append(time.perf_counter() - start)
-    return {'seconds': sorted(times)[len(times) // 2], 'bytes': memory}
+    return {'value': function(student, teacher).item(), 'seconds': sorted(times)[len(times) // 2], 'bytes': memory}
 
 
 def peak(device: str) -> int:
@@ -86,7 +87,15 @@ def run(args: argparse.Namespace) -> list[dict]:
                 found = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {'failed': done.stderr[-300:]}
                 results.append({'kind': kind, 'loss': loss, 'tokens': num_tokens, 'images': batch, **found})
                 print(f'  {loss}, {num_tokens} tokens, {batch} images, {title}: {_told(found)}', flush=True)
+            _check_equal([result['value'] for result in results[-len(KINDS) :] if 'value' in result], args.dtype)
     return results
+
+
+def _check_equal(values: list[float], dtype: str) -> None:
+    """Refuse to compare what does not compute the same."""
+    tolerance = 1e-3 if dtype == 'float32' else 5e-2
+    if max(values) - min(values) > tolerance * max(values):
+        raise SystemExit(f'The alternatives do not compute the same loss: {values}')
 
 
 def _told(found: dict) -> str:
