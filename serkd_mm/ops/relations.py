@@ -6,18 +6,15 @@ differences and B x L^3 angles; here everything follows from the Gram matrix of 
     |x_j - x_i|^2       = G_ii + G_jj - 2 G_ij
     <x_j - x_i, x_k - x_i> = G_jk - G_ij - G_ik + G_ii
 
-Both lines subtract large numbers from each other, which float32 does not survive when tokens are close. What follows the
-tokens is therefore computed in float64, up to the loss; the tokens, their gradients and the loss have the tokens' format.
+Both lines subtract large numbers from each other, which float32 does not survive when tokens are close: Gram matrices and
+their differences are float64. Tokens, their gradients and the loss have the tokens' format.
 """
 
 import torch
-import torch.nn.functional as F
 
+from .closed_form_distances import closed_form_distance_loss
 from .precision import at_least_float32, autocast_off
 from .streamed_angles import streamed_angle_loss
-
-# The listing's floor under squared distances.
-_MIN_SQUARED_DISTANCE = 1e-12
 
 
 def distance_relation_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
@@ -39,8 +36,7 @@ def distance_relation_loss(student: torch.Tensor, teacher: torch.Tensor) -> torc
     Raises:
         ValueError: The two sides are not 3-D, or differ in B or L.
     """
-    student_gram, teacher_gram = _centred_grams(student, teacher)
-    loss = F.smooth_l1_loss(_normalised_distances(student_gram), _normalised_distances(teacher_gram))
+    loss = closed_form_distance_loss(*_centred_grams(student, teacher))
     return loss.to(at_least_float32(student).dtype)
 
 
@@ -83,20 +79,3 @@ def _centred_gram(tokens: torch.Tensor) -> torch.Tensor:
     tokens = tokens - tokens.mean(dim=1, keepdim=True, dtype=exact)
     with autocast_off(tokens):
         return tokens @ tokens.mT
-
-
-def _squared_distances(gram: torch.Tensor) -> torch.Tensor:
-    """Squared Euclidean distances ``(B, L, L)`` of the tokens behind a Gram matrix."""
-    norms = gram.diagonal(dim1=1, dim2=2)
-    return norms[:, :, None] + norms[:, None, :] - 2 * gram
-
-
-def _normalised_distances(gram: torch.Tensor) -> torch.Tensor:
-    """psi_D of equation 1: distances over their off-diagonal mean, ``(B, L, L)``."""
-    squared = _squared_distances(gram)
-    num_tokens = gram.shape[1]
-    same = torch.eye(num_tokens, dtype=torch.bool, device=gram.device)
-    distances = squared.clamp(min=_MIN_SQUARED_DISTANCE).sqrt().masked_fill(same, 0.0)
-    num_pairs = max(num_tokens * (num_tokens - 1), 1)
-    mean = distances.sum(dim=(1, 2), keepdim=True) / num_pairs
-    return distances / mean.clamp(min=_MIN_SQUARED_DISTANCE)
