@@ -88,7 +88,7 @@ class RRDLoss(BaseDistillationLoss):
         places = torch.arange(-len(newest), 0, device=queue.device) + num_enqueued
         queue[places % size] = newest
         if self.training:
-            self.queue.copy_(queue)
+            self.queue[places % size] = newest
             self.num_enqueued.copy_(num_enqueued)
         return queue.to(embeddings), torch.arange(size, device=queue.device) >= num_enqueued
 

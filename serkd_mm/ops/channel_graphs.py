@@ -87,7 +87,8 @@ def spectral_difference(student: torch.Tensor, teacher: torch.Tensor, cutoff: fl
         ``(B,)``.
     """
     student, teacher = spectral_embedding(student, cutoff), spectral_embedding(teacher, cutoff)
-    size = _squared_distance(torch.zeros_like(teacher), teacher)
+    with autocast_off(teacher):
+        size = _squared_norm(teacher @ teacher.mT)
     return _squared_distance(student, teacher) / size.masked_fill(size == 0, 1.0)
 
 

@@ -9,7 +9,8 @@ and D is linear in G.
 """
 
 import torch
-from torch.autograd.function import once_differentiable
+
+from .known_gradient import with_gradient
 
 # The listing's floor under squared distances.
 _MIN_SQUARED_DISTANCE = 1e-12
@@ -25,23 +26,10 @@ def closed_form_distance_loss(student: torch.Tensor, teacher: torch.Tensor) -> t
     Returns:
         The 0-d loss; it can be differentiated once.
     """
-    return _ClosedFormDistanceLoss.apply(student, teacher)
+    return with_gradient(student, *_value_and_gradient(student, teacher))
 
 
-class _ClosedFormDistanceLoss(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        loss, gradient = _value_and_gradient(student, teacher)
-        ctx.save_for_backward(gradient)
-        return loss
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_output: torch.Tensor) -> tuple[torch.Tensor, None]:
-        (gradient,) = ctx.saved_tensors
-        return grad_output * gradient, None
-
-
+@torch.no_grad()
 def _value_and_gradient(student: torch.Tensor, teacher: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The loss, and its gradient ``(B, L, L)`` with respect to the student's Gram matrices."""
     distances, mean, floored = _distances(student)

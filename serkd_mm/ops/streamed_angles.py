@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 
 import torch
-from torch.autograd.function import once_differentiable
+
+from .known_gradient import with_gradient
 
 # Angles that are held at a time: on a CPU as many as its caches hold, on a GPU enough to keep it busy.
 _BLOCK_SIZE = {'cpu': 2**18, 'cuda': 2**25}
@@ -39,23 +40,10 @@ def streamed_angle_loss(student: torch.Tensor, teacher: torch.Tensor, exact: boo
     Returns:
         The 0-d loss; it can be differentiated once.
     """
-    return _StreamedAngleLoss.apply(student, teacher, exact)
+    return with_gradient(student, *_value_and_gradient(student, teacher, exact))
 
 
-class _StreamedAngleLoss(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, student: torch.Tensor, teacher: torch.Tensor, exact: bool) -> torch.Tensor:
-        loss, gradient = _value_and_gradient(student, teacher, exact)
-        ctx.save_for_backward(gradient)
-        return loss
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_output: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        (gradient,) = ctx.saved_tensors
-        return grad_output * gradient, None, None
-
-
+@torch.no_grad()
 def _value_and_gradient(student: torch.Tensor, teacher: torch.Tensor, exact: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """The loss, and its gradient ``(B, L, L)`` with respect to the student's Gram matrices."""
     batch, num_tokens, _ = student.shape

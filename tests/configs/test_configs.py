@@ -1,7 +1,6 @@
 """Every config of the repository: it builds what it says, and takes a step at a reduced size."""
 
 import re
-from copy import deepcopy
 from functools import cache
 from pathlib import Path
 
@@ -12,9 +11,10 @@ import torch
 from builders import CONFIGS, REPOSITORY
 from mmengine.config import Config
 from mmengine.dataset import Compose
-from mmpretrain.apis import ModelHub
 from mmpretrain.registry import DATASETS, MODELS, TRANSFORMS
 from mmpretrain.structures import DataSample
+
+from serkd_mm.distillers.model_source import find_model
 
 FILES = sorted(path for path in CONFIGS.rglob('*.py') if '_base_' not in path.parts)
 TRANSFER = [path for path in FILES if path.parent.name == 'transfer']
@@ -44,7 +44,7 @@ def reduce(model):
     """Make a distiller fast to try: images of 64 pixels, and for ViT-B a teacher as deep and a quarter as wide."""
     model.input_size = (3, 64, 64)
     if str(model.teacher.model).startswith('vit-base'):
-        model.teacher.model = deepcopy(ModelHub.get(model.teacher.model).config.model)
+        model.teacher.model = find_model(model.teacher.model, 'teacher').config
         model.teacher.model.backbone.arch = 'deit-tiny'
         model.teacher.model.head.in_channels = 192
 
