@@ -1,20 +1,28 @@
 """Relations between the tokens of an image, and the losses that compare them (paper, equations 1-3, 10 and 11).
 
 The definition of value and gradient is the listing in section V-B of the paper. The listing builds B x L x L x C
-differences and B x L^3 angles; here everything follows from the Gram matrix of the centred tokens, and memory is O(B L^2):
+differences and B x L^3 angles; here everything follows from the squared distances D of an image's tokens, which follow
+from the Gram matrix G of the centred tokens, and memory is O(B L^2):
 
-    |x_j - x_i|^2       = G_ii + G_jj - 2 G_ij
-    <x_j - x_i, x_k - x_i> = G_jk - G_ij - G_ik + G_ii
+    D_ij = |x_j - x_i|^2            = G_ii + G_jj - 2 G_ij
+    <x_j - x_i, x_k - x_i>          = (D_ij + D_ik - D_jk) / 2
 
-Both lines subtract large numbers from each other, which float32 does not survive when tokens are close: Gram matrices and
-their differences are float64. Tokens, their gradients and the loss have the tokens' format.
+The first line subtracts large numbers from each other, which float32 does not survive when tokens are close: it is float64.
+The second loses no more than the float32 tokens have lost themselves. Losses are scalars, so that their gradient with
+respect to D, and through it that with respect to the tokens, is computed together with the value, and kept alone.
 """
+
+from collections.abc import Callable
 
 import torch
 
 from .closed_form_distances import closed_form_distance_loss
+from .known_gradient import with_gradient
 from .precision import at_least_float32, autocast_off
 from .streamed_angles import streamed_angle_loss
+
+# Two tokens closer than 1e-6 of their norm are one: float32 can not tell them apart, and knows no direction between them.
+_EQUAL_TOKENS = 1e-12
 
 
 def distance_relation_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
@@ -36,8 +44,7 @@ def distance_relation_loss(student: torch.Tensor, teacher: torch.Tensor) -> torc
     Raises:
         ValueError: The two sides are not 3-D, or differ in B or L.
     """
-    loss = closed_form_distance_loss(*_centred_grams(student, teacher))
-    return loss.to(at_least_float32(student).dtype)
+    return _relation_loss(closed_form_distance_loss, student, teacher)
 
 
 def angle_relation_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
@@ -59,23 +66,48 @@ def angle_relation_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.T
     Raises:
         ValueError: The two sides are not 3-D, or differ in B or L.
     """
-    loss = streamed_angle_loss(*_centred_grams(student, teacher), exact=student.dtype == torch.float64)
-    return loss.to(at_least_float32(student).dtype)
+    return _relation_loss(streamed_angle_loss, student, teacher)
 
 
-def _centred_grams(student: torch.Tensor, teacher: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gram matrices of both sides, that of the teacher without a graph."""
+def _relation_loss(compare: Callable, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """A loss between squared distances, as a function of the tokens.
+
+    Args:
+        compare: Gives the loss between squared distances ``(B, L, L)`` of both sides, and its gradient ``(B, L, L)`` with
+            respect to the student's.
+        student: Tokens ``(B, L, C_s)``.
+        teacher: Tokens ``(B, L, C_t)``.
+    """
     if student.ndim != 3 or teacher.ndim != 3 or student.shape[:2] != teacher.shape[:2]:
         raise ValueError(
             'a relation loss compares tokens (B, L, C_s) with tokens (B, L, C_t) of equal B and L, '
             f'but got student {tuple(student.shape)} and teacher {tuple(teacher.shape)}'
         )
-    return _centred_gram(student), _centred_gram(teacher.detach())
+    dtype = at_least_float32(student).dtype
+    with torch.no_grad(), autocast_off(student):
+        target = _squared_distances(_centred(teacher)).to(dtype)
+        tokens = _centred(student)
+        value, gradient = compare(_squared_distances(tokens).to(dtype), target)
+        gradient = _through_squared_distances(tokens, gradient).to(dtype)
+    return with_gradient(student, value.to(dtype), gradient)
 
 
-def _centred_gram(tokens: torch.Tensor) -> torch.Tensor:
-    """G = X X^T of the tokens centred per image, ``(B, L, L)`` in float64; centring changes no relation."""
+def _centred(tokens: torch.Tensor) -> torch.Tensor:
+    """Tokens less their mean over the image, which changes no relation; float64."""
     exact = torch.float32 if tokens.device.type == 'mps' else torch.float64  # Apple's GPUs have no float64.
-    tokens = tokens - tokens.mean(dim=1, keepdim=True, dtype=exact)
-    with autocast_off(tokens):
-        return tokens @ tokens.mT
+    return tokens - tokens.mean(dim=1, keepdim=True, dtype=exact)
+
+
+def _squared_distances(tokens: torch.Tensor) -> torch.Tensor:
+    """Squared distance ``(B, L, L)`` between every two tokens ``(B, L, C)`` that are centred; 0 where they are equal."""
+    gram = tokens @ tokens.mT
+    norms = gram.diagonal(dim1=1, dim2=2)
+    sums = norms[:, :, None] + norms[:, None, :]
+    squared = torch.sub(sums, gram, alpha=2)
+    return squared.masked_fill_(squared <= _EQUAL_TOKENS * sums, 0.0)
+
+
+def _through_squared_distances(tokens: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    """The gradient with respect to the tokens, sum_j 2 (g_ij + g_ji) (x_i - x_j), from that with respect to D, g."""
+    both = (2 * (gradient + gradient.mT)).to(tokens.dtype)
+    return torch.baddbmm(both.sum(dim=2, keepdim=True) * tokens, both, tokens, alpha=-1)
