@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from mmpretrain.registry import MODELS
 
-from ..ops.superpixels import as_cell, average_cells, cell_of_token, maximum_cells, superpixel_grid
+from ..ops.cells import as_cell, average_cells, cell_of_token, maximum_cells, superpixel_grid
 from .base_merger import BaseMerger
 
 

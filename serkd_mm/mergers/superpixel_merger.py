@@ -1,7 +1,8 @@
 import torch
 from mmpretrain.registry import MODELS
 
-from ..ops.superpixels import as_cell, associate_superpixels, superpixel_grid
+from ..ops.cells import as_cell, superpixel_grid
+from ..ops.superpixels import associate_superpixels, superpixel_tokens
 from .base_merger import BaseMerger
 
 
@@ -36,6 +37,10 @@ class SuperpixelMerger(BaseMerger):
 
     def grid_shape(self, height: int, width: int) -> tuple[int, int]:
         return superpixel_grid(height, width, self.cell)
+
+    def forward(self, grid: torch.Tensor) -> torch.Tensor:
+        """Superpixel tokens ``(B, M, C)`` of a token grid ``(B, C, H, W)``."""
+        return superpixel_tokens(grid, self.cell, self.num_iters, self.detach_association)
 
     def associate(self, grid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Superpixel tokens ``(B, M, C)`` and the association of the last iteration ``(B, H*W, M)``."""

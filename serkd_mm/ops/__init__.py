@@ -4,6 +4,7 @@ Nothing here knows a config, a registry or a module. Shapes use B images, N = H 
 L stands for the number of tokens a relation is taken between.
 """
 
+from .cells import OutputGrid, average_cells, cell_of_token, maximum_cells, superpixel_grid
 from .channel_graphs import (
     channel_attention,
     edge_difference,
@@ -13,15 +14,7 @@ from .channel_graphs import (
     vertex_difference,
 )
 from .relations import angle_relation_loss, distance_relation_loss
-from .superpixels import (
-    OutputGrid,
-    associate_superpixels,
-    average_cells,
-    cell_of_token,
-    maximum_cells,
-    superpixel_grid,
-    superpixel_tokens,
-)
+from .superpixels import associate_superpixels, superpixel_tokens
 
 __all__ = [
     'OutputGrid',

@@ -1,97 +1,15 @@
 """Superpixel tokens: soft clustering of a token grid (paper, section IV-A, equations 7 and 8).
 
 A token grid ``(B, C, H, W)`` is divided into cells; each cell starts one superpixel. Tokens are then softly assigned to the
-3 x 3 superpixels around their own cell, and superpixels become the weighted means of their tokens.
+3 x 3 superpixels around their own cell, and superpixels become the weighted means of their tokens. Only those nine are
+computed: memory is O(9 N), and the N x M association exists where it is asked for alone.
 """
 
-from dataclasses import dataclass
-from functools import lru_cache
-
 import torch
-import torch.nn.functional as F
 
+from .cells import Cell, average_cells
+from .neighbourhoods import CellLayout, ColumnSoftmax, NeighbourScores, ToCells, WeightedSums, cell_layout
 from .precision import at_least_float32, autocast_off
-
-
-@dataclass(frozen=True)
-class OutputGrid:
-    """Cells by their number instead of their size: student and teacher of different resolution get equally many.
-
-    Given wherever a cell is. A grid that the number does not divide has the overlapping cells of adaptive pooling, and a
-    token's own cell is the one that its centre lies in.
-    """
-
-    rows: int
-    columns: int
-
-
-Cell = int | tuple[int, int] | OutputGrid
-
-
-def superpixel_grid(height: int, width: int, cell: Cell) -> tuple[int, int]:
-    """Rows and columns of superpixels that cells of ``cell`` tokens make of a grid; an incomplete cell counts.
-
-    Raises:
-        ValueError: A side of the cell is not a positive integer, or is larger than the grid.
-    """
-    if isinstance(cell, OutputGrid):
-        if cell.rows > height or cell.columns > width:
-            raise ValueError(f'grid {cell.rows}x{cell.columns} is larger than the token grid {height}x{width}')
-        return cell.rows, cell.columns
-    cell_height, cell_width = cell_sides(cell)
-    if cell_height > height or cell_width > width:
-        raise ValueError(f'cell {cell_height}x{cell_width} is larger than the token grid {height}x{width}')
-    return -(-height // cell_height), -(-width // cell_width)
-
-
-def as_cell(cell: int | tuple[int, int], grid: int | tuple[int, int] | None) -> tuple[int, int] | OutputGrid:
-    """What mergers are told as the cell: its size, or where ``grid`` is given, the number of cells.
-
-    Raises:
-        ValueError: A side is not a positive integer.
-    """
-    return cell_sides(cell) if grid is None else OutputGrid(*cell_sides(grid, 'grid'))
-
-
-def cell_sides(cell: int | tuple[int, int], name: str = 'cell') -> tuple[int, int]:
-    """The cell as (height, width), in tokens.
-
-    Raises:
-        ValueError: A side is not a positive integer; the message calls it by its ``name``.
-    """
-    sides = tuple(cell) if isinstance(cell, (tuple, list)) else (cell, cell)
-    if len(sides) != 2 or any(not isinstance(side, int) or isinstance(side, bool) or side < 1 for side in sides):
-        raise ValueError(f'{name} must be a positive integer or a pair of them, but got {cell!r}')
-    return sides
-
-
-def cell_of_token(height: int, width: int, cell: Cell, device: torch.device | None = None) -> torch.Tensor:
-    """Index of the cell each token lies in, ``(H*W,)`` of int64, row by row."""
-    rows, columns = superpixel_grid(height, width, cell)
-    row, column = torch.arange(height, device=device), torch.arange(width, device=device)
-    if isinstance(cell, OutputGrid):
-        row, column = (2 * row + 1) * rows // (2 * height), (2 * column + 1) * columns // (2 * width)
-    else:
-        cell_height, cell_width = cell_sides(cell)
-        row, column = row // cell_height, column // cell_width
-    return (row[:, None] * columns + column[None, :]).flatten()
-
-
-def average_cells(grid: torch.Tensor, cell: Cell) -> torch.Tensor:
-    """Average of each cell, ``(B, C, rows, columns)`` for a grid ``(B, C, H, W)``: the initial superpixels S^0 of the paper.
-
-    A grid that the cell does not divide is padded at the bottom and right by replication, never cropped.
-    """
-    if isinstance(cell, OutputGrid):
-        return F.adaptive_avg_pool2d(grid, superpixel_grid(*grid.shape[-2:], cell))
-    return F.avg_pool2d(whole_cells(grid, cell), cell_sides(cell))
-
-
-def maximum_cells(grid: torch.Tensor, cell: Cell) -> torch.Tensor:
-    """Channel-wise maximum of each cell, ``(B, C, rows, columns)``; padded as :func:`average_cells`."""
-    if isinstance(cell, OutputGrid):
-        return F.adaptive_max_pool2d(grid, superpixel_grid(*grid.shape[-2:], cell))
-    return F.max_pool2d(whole_cells(grid, cell), cell_sides(cell))
 
 
 def superpixel_tokens(
@@ -105,7 +23,7 @@ def superpixel_tokens(
     Returns:
         Superpixel tokens ``(B, M, C)``, row by row over the superpixel grid.
     """
-    return associate_superpixels(grid, cell, num_iters, detach_association)[0]
+    return _cluster(grid, cell, num_iters, detach_association)[0]
 
 
 def associate_superpixels(
@@ -137,42 +55,28 @@ def associate_superpixels(
     Raises:
         ValueError: ``grid`` is not 4-D, ``cell`` or ``num_iters`` is not positive, or the cell is larger than the grid.
     """
+    superpixels, association, layout = _cluster(grid, cell, num_iters, detach_association)
+    return superpixels, layout.dense(association)
+
+
+def _cluster(
+    grid: torch.Tensor, cell: Cell, num_iters: int, detach_association: bool
+) -> tuple[torch.Tensor, torch.Tensor, CellLayout]:
+    """Superpixels ``(B, M, C)``, their association by cells ``(B, M, K, 9)``, and the layout of the cells."""
     if grid.ndim != 4:
         raise ValueError(f'superpixels are taken of a token grid (B, C, H, W), but got shape {tuple(grid.shape)}')
     if num_iters < 1:
         raise ValueError(f'num_iters must be at least 1, but got {num_iters}')
-    height, width = grid.shape[-2:]
     grid = at_least_float32(grid)
-    cell = cell if isinstance(cell, OutputGrid) else cell_sides(cell)
-    far = _far_superpixels(height, width, cell, grid.device)
+    layout = cell_layout(*grid.shape[-2:], cell, grid.device)
     with autocast_off(grid):
-        superpixels = average_cells(grid, cell).flatten(2).mT
-        tokens = grid.flatten(2).mT
+        superpixels = average_cells(grid, cell).flatten(2).mT.contiguous()
+        tokens = ToCells.apply(grid.flatten(2).mT, layout)
         for _ in range(num_iters):
-            scores = tokens @ superpixels.mT * grid.shape[1] ** -0.5
-            log_association = scores.masked_fill(far, -torch.inf).log_softmax(dim=2)
+            scores = NeighbourScores.apply(tokens, superpixels, layout) * grid.shape[1] ** -0.5
+            log_association = scores.masked_fill(layout.absent, -torch.inf).log_softmax(dim=3)
             if detach_association:
                 log_association = log_association.detach()
-            superpixels = log_association.softmax(dim=1).mT @ tokens
-        return superpixels, log_association.exp()
-
-
-@lru_cache(maxsize=64)
-def _far_superpixels(height: int, width: int, cell: tuple[int, int] | OutputGrid, device: torch.device) -> torch.Tensor:
-    """Mask ``(N, M)``, true where a superpixel is not among the 3 x 3 around the token's own cell."""
-    rows, columns = superpixel_grid(height, width, cell)
-    # A mask first made for inference must serve training too, where autograd keeps it.
-    with torch.inference_mode(False):
-        own = cell_of_token(height, width, cell, device)
-        other = torch.arange(rows * columns, device=device)
-        row_distance = (own[:, None] // columns - other[None, :] // columns).abs()
-        column_distance = (own[:, None] % columns - other[None, :] % columns).abs()
-        return torch.maximum(row_distance, column_distance) > 1
-
-
-def whole_cells(grid: torch.Tensor, cell: int | tuple[int, int]) -> torch.Tensor:
-    """The grid padded at the bottom and right by replication until the cell divides it."""
-    (cell_height, cell_width), (height, width) = cell_sides(cell), grid.shape[-2:]
-    rows, columns = superpixel_grid(height, width, cell)
-    padding = (0, columns * cell_width - width, 0, rows * cell_height - height)
-    return F.pad(grid, padding, mode='replicate') if any(padding) else grid
+            weights = ColumnSoftmax.apply(log_association.masked_fill(layout.vacant, -torch.inf), layout)
+            superpixels = WeightedSums.apply(weights, tokens, layout)
+    return superpixels, log_association.exp(), layout

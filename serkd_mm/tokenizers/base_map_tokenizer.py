@@ -2,7 +2,7 @@ from abc import abstractmethod
 
 import torch
 
-from ..ops.superpixels import cell_sides
+from ..ops.cells import cell_sides
 from .base_tokenizer import BaseTokenizer
 
 

@@ -2,8 +2,8 @@ import torch
 from mmpretrain.registry import MODELS
 from torch import nn
 
+from ..ops.cells import whole_cells
 from ..ops.precision import at_least_float32
-from ..ops.superpixels import whole_cells
 from .base_map_tokenizer import BaseMapTokenizer
 
 

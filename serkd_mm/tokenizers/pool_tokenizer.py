@@ -1,7 +1,7 @@
 import torch
 from mmpretrain.registry import MODELS
 
-from ..ops.superpixels import average_cells, maximum_cells
+from ..ops.cells import average_cells, maximum_cells
 from .base_map_tokenizer import BaseMapTokenizer
 
 _MODES = {'avg': average_cells, 'max': maximum_cells}

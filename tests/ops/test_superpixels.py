@@ -1,11 +1,13 @@
 """Superpixel tokens against a token-by-token evaluation of equations 7 and 8."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from reference import dense_superpixels
 
-from serkd_mm.ops import associate_superpixels, superpixel_grid, superpixel_tokens
-from serkd_mm.ops import superpixels as module
+from serkd_mm.ops import OutputGrid, associate_superpixels, neighbourhoods, superpixel_grid, superpixel_tokens
 
 
 def grid_of(*shape, seed=0, dtype=torch.float32):
@@ -36,9 +38,39 @@ def test_gradient_equals_that_of_the_dense_evaluation(num_iters):
     torch.testing.assert_close(gradient, expected)
 
 
-def test_gradcheck():
+@pytest.mark.parametrize('cell', [(2, 3), OutputGrid(3, 2)])
+def test_gradcheck(cell):
     grid = grid_of(1, 3, 4, 5, dtype=torch.float64).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: associate_superpixels(x, (2, 3), 2), grid)
+    assert torch.autograd.gradcheck(lambda x: associate_superpixels(x, cell, 2), grid)
+
+
+@pytest.mark.parametrize('gathered_size', [1, 9 * 12 * 4 * 2])
+def test_images_do_not_depend_on_how_many_are_computed_at_a_time(gathered_size, monkeypatch):
+    def merged_and_gradient():
+        grid = grid_of(3, 4, 8, 6, dtype=torch.float64).requires_grad_()
+        merged = superpixel_tokens(grid, 2, 2)
+        return merged, torch.autograd.grad(merged.square().sum(), grid)[0]
+
+    expected = merged_and_gradient()
+    monkeypatch.setitem(neighbourhoods._GATHERED_SIZE, 'cpu', gathered_size)
+    for actual, wanted in zip(merged_and_gradient(), expected, strict=True):
+        torch.testing.assert_close(actual, wanted)
+
+
+@pytest.mark.slow
+def test_memory_does_not_hold_an_association_with_every_superpixel():
+    # The tokens are 8 MB and their nine associations 5 MB; N x M associations would be 537 MB, several times over.
+    code = """
+import resource, torch
+from serkd_mm.ops import superpixel_tokens
+grid = torch.randn(2, 16, 256, 256).requires_grad_()
+superpixel_tokens(grid[:, :, :8, :8], 8).sum().backward()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+superpixel_tokens(grid, 8).sum().backward()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 200
 
 
 def test_detached_association_leaves_the_gradient_of_equation_8_alone():
@@ -79,8 +111,8 @@ def test_half_precision_is_promoted_and_autocast_changes_nothing(dtype):
     assert torch.equal(merged, expected)
 
 
-def test_a_mask_made_for_inference_serves_training():
-    module._far_superpixels.cache_clear()
+def test_a_layout_made_for_inference_serves_training():
+    neighbourhoods._cell_layout.cache_clear()
     with torch.inference_mode():
         superpixel_tokens(grid_of(1, 3, 4, 4))
     grid = grid_of(1, 3, 4, 4).requires_grad_()
