@@ -22,8 +22,9 @@ model = dict(
             head=dict(type='LinearClsHead', num_classes=1000, in_channels=512, loss=dict(type='CrossEntropyLoss')),
         ),
         taps=taps,
+        channels_last=True,  # how convolutions run faster
     ),
-    teacher=dict(model='resnet101_8xb32_in1k', checkpoint=True, taps=taps),
+    teacher=dict(model='resnet101_8xb32_in1k', checkpoint=True, taps=taps, channels_last=True),
     views={
         **{
             f'tokens_{stage}': dict(

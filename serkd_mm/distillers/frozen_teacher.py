@@ -1,5 +1,6 @@
 import logging
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -7,13 +8,16 @@ from mmengine.dist import all_gather_object
 from mmengine.logging import print_log
 from torch import nn
 
-from .config_errors import ConfigError, check_keys
+from .acceleration import Acceleration
+from .config_errors import ConfigError, check_keys, suggest
 from .input_statistics import InputStatistics, Renormalise
 from .model_source import check_file, find_model
 from .taps import Feature, Taps
 from .teacher_weights import fetch_weights, load_weights
 
 _KEY = 'model.teacher'
+_SETTINGS = ['model', 'checkpoint', 'taps', 'allow_random_teacher', 'autocast_dtype', 'compile', 'channels_last']
+_AUTOCAST_DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
 
 class FrozenTeacher(nn.Module):
@@ -23,13 +27,17 @@ class FrozenTeacher(nn.Module):
     it; copies of the distiller (an EMA model) share it instead of copying it.
 
     Args:
-        config: ``dict(model, checkpoint, taps, allow_random_teacher=False)``.
+        config: ``dict(model, checkpoint, taps, allow_random_teacher=False, autocast_dtype=None, compile=False,
+            channels_last=False)``.
 
             - **model**: a dict, a config file or a name of mmpretrain's zoo.
             - **checkpoint**: a path or URL, or True for the zoo's own weights. A file must exist when the model is built;
               weights are read (and downloaded) when training starts.
             - **taps**: module path of each feature, by name.
             - **allow_random_teacher**: where the weights can not be had, distil from noise. For tests of the machinery.
+            - **autocast_dtype**: 'bfloat16', 'float16' or 'float32': the teacher's own, whatever the student trains in. By
+              default it runs as the student does.
+            - **compile**, **channels_last**: see :class:`Acceleration`.
         used_taps: Names of the taps that a loss reads.
         student_statistics: What the student's preprocessor makes of an image.
 
@@ -39,7 +47,7 @@ class FrozenTeacher(nn.Module):
 
     def __init__(self, config: Mapping, used_taps: set[str], student_statistics: InputStatistics) -> None:
         super().__init__()
-        check_keys(config, ['model', 'checkpoint', 'taps', 'allow_random_teacher'], _KEY)
+        check_keys(config, _SETTINGS, _KEY)
         source = find_model(config.get('model'), f'{_KEY}.model')
         self.allow_random = bool(config.get('allow_random_teacher', False))
         self.checkpoint = self._find_checkpoint(config.get('checkpoint'), source.weights)
@@ -47,6 +55,9 @@ class FrozenTeacher(nn.Module):
         self.taps = Taps(self.model, config.get('taps'), used_taps, f'{_KEY}.taps')
         own = InputStatistics.of(self.model.data_preprocessor) if source.normalises else student_statistics
         self.renormalise = Renormalise(student_statistics, own)
+        self.autocast_dtype = self._find_autocast_dtype(config.get('autocast_dtype'))
+        self.acceleration = Acceleration.of(config, _KEY)
+        self.acceleration.lay_out(self.model)
         self.loaded = False
         self.requires_grad_(False)
         self.eval()
@@ -57,9 +68,17 @@ class FrozenTeacher(nn.Module):
         # Following the images, and not the distiller, keeps it here when a copy of the distiller moves (an EMA on the CPU).
         if (self.renormalise.scale.device, self.renormalise.scale.dtype) != (inputs.device, inputs.dtype):
             self.to(inputs)
-        with self.taps.record(tuple(inputs.shape[-2:])) as features:
+        with self._autocast(inputs.device.type), self.taps.record(tuple(inputs.shape[-2:])) as features:
             self.model(self.renormalise(inputs), mode='tensor')
         return features
+
+    def compile_backbone(self) -> None:
+        """Compile the backbone, if the setting ``compile`` asks for it.
+
+        Raises:
+            ConfigError: It can not be compiled as the setting says.
+        """
+        self.acceleration.compile_backbone(self.model, self.taps.modules)
 
     def load(self) -> None:
         """Read the weights, once; called when training starts.
@@ -87,6 +106,20 @@ class FrozenTeacher(nn.Module):
     def __deepcopy__(self, memo: dict) -> 'FrozenTeacher':
         """A copy of the distiller has the same teacher: it never changes, and there need not be two."""
         return self
+
+    def _autocast(self, device: str) -> AbstractContextManager:
+        """The number format that the teacher runs in."""
+        if self.autocast_dtype is None:
+            return nullcontext()
+        mixed = self.autocast_dtype != torch.float32
+        return torch.autocast(device, self.autocast_dtype if mixed else None, enabled=mixed)
+
+    @staticmethod
+    def _find_autocast_dtype(name: Any) -> torch.dtype | None:
+        """The format by its name."""
+        if name is not None and name not in _AUTOCAST_DTYPES:
+            raise ConfigError(f'{_KEY}.autocast_dtype={name!r} is no format. {suggest(name, _AUTOCAST_DTYPES)}')
+        return _AUTOCAST_DTYPES.get(name)
 
     def _find_checkpoint(self, checkpoint: Any, zoo_weights: str | None) -> str | None:
         """The path or URL of the weights, checked as far as that goes without reading them."""

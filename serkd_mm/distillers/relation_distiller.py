@@ -8,6 +8,7 @@ from mmpretrain.structures import DataSample
 from torch import nn
 
 from ..heads import TRAINABLE_HEADS
+from .acceleration import Acceleration
 from .config_errors import ConfigError, check_keys
 from .distillation_terms import DistillationTerms
 from .dry_run import default_input_size, dry_run
@@ -30,7 +31,8 @@ class RelationDistiller(BaseClassifier):
     its view.
 
     Args:
-        student: ``dict(model, taps)``. The model is a dict, a config file or a name of mmpretrain's zoo.
+        student: ``dict(model, taps, compile=False, channels_last=False)``. The model is a dict, a config file or a name of
+            mmpretrain's zoo; for the other settings see :class:`Acceleration`. They take effect in training.
         teacher: ``dict(model, checkpoint, taps)``, see :class:`FrozenTeacher`. None is for evaluation: neither teacher nor
             losses are built, and the model can not be trained.
         views: Named views ``dict(tap, tokenizer, merger)``, see :class:`View`.
@@ -56,7 +58,7 @@ class RelationDistiller(BaseClassifier):
         **unknown: Any,
     ) -> None:
         check_keys(unknown, _SETTINGS, 'model')
-        check_keys(student, ['model', 'taps'], 'model.student')
+        check_keys(student, ['model', 'taps', 'compile', 'channels_last'], 'model.student')
         source = find_model(student.get('model'), 'model.student.model')
         replace_types(source.config, TRAINABLE_HEADS)
         model = source.build('model.student.model', data_preprocessor)
@@ -70,12 +72,17 @@ class RelationDistiller(BaseClassifier):
     def _prepare_training(self, student, teacher, views, losses, input_size) -> None:
         """Build what evaluation does not need, and try it out."""
         taps = student.get('taps')
+        acceleration = Acceleration.of(student, 'model.student')
+        acceleration.lay_out(self.student)
         self.distill = DistillationTerms(views, losses, set(taps or ()))
         used_taps = self.distill.used_taps
         self.student_taps = Taps(self.student, taps, used_taps, 'model.student.taps')
         statistics = InputStatistics.of(self.student.data_preprocessor)
         self._outside['teacher'] = FrozenTeacher(teacher, used_taps, statistics)
         dry_run(self, tuple(input_size or default_input_size(self.student)))
+        # Only now: what the dry run's few images would compile does not suit a whole batch.
+        acceleration.compile_backbone(self.student, self.student_taps.modules)
+        self.teacher.compile_backbone()
 
     @property
     def teacher(self) -> FrozenTeacher | None:

@@ -53,6 +53,11 @@ class Taps:
             counts = [module.num_extra_tokens for module in trail if hasattr(module, 'num_extra_tokens')]
             self._num_extra_tokens[name] = counts[-1] if counts else None
 
+    @property
+    def modules(self) -> list[nn.Module]:
+        """The tapped modules."""
+        return list(self._modules.values())
+
     @contextmanager
     def record(self, image_size: tuple[int, int]) -> Iterator[dict[str, Feature]]:
         """Collect what the tapped modules give while the model runs; hooks exist only in this context.

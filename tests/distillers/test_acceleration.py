@@ -1,0 +1,183 @@
+"""Compiled, channels last, in another format: the same step, run differently."""
+
+import copy
+import shutil
+
+import pytest
+import torch
+from builders import CONFIGS, PREPROCESSOR, build_distiller, distiller_config, images, labels, training_config, write_images
+from mmengine.config import Config
+from mmengine.runner import Runner
+from mmpretrain.registry import MODELS
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from serkd_mm.distillers.config_errors import ConfigError
+
+
+class Graphs:
+    """A backend of torch.compile that runs what it is given as it is, and counts."""
+
+    def __init__(self):
+        self.count = 0
+
+    def __call__(self, graph, _inputs):
+        self.count += 1
+        return graph.forward
+
+
+class NoHostSynchronisation(TorchDispatchMode):
+    """Refuses what makes a GPU's host wait: reading a number, or a shape that depends on numbers."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket._qualified_op_name
+        assert name not in ('aten::_local_scalar_dense', 'aten::nonzero', 'aten::masked_select', 'aten::equal'), name
+        if name in ('aten::index', 'aten::index_put', 'aten::_index_put_impl_'):
+            masks = [index for index in args[1] if index is not None and index.dtype == torch.bool]
+            assert not masks, f'{name} with a mask'
+        return function(*args, **(kwargs or {}))
+
+
+def cnn_distiller(**changes):
+    """``configs/serkd/resnet18_resnet101.py`` for images of 64 x 64 and a small teacher, both sides with ``changes``."""
+    config = Config.fromfile(CONFIGS / 'serkd' / 'resnet18_resnet101.py').model
+    config.update(data_preprocessor=PREPROCESSOR, input_size=(3, 64, 64))
+    resnet18 = dict(
+        type='ImageClassifier',
+        backbone=dict(type='ResNet', depth=18, num_stages=4, out_indices=(3,)),
+        neck=dict(type='GlobalAveragePooling'),
+        head=dict(type='LinearClsHead', num_classes=1000, in_channels=512),
+    )
+    config.teacher.update(model=resnet18, checkpoint=None, allow_random_teacher=True)
+    for side in ('student', 'teacher'):
+        config[side].update(changes)
+    torch.manual_seed(0)
+    return MODELS.build(config)
+
+
+def step(model, batch=4, size=32):
+    """Losses and gradients of one step on given images."""
+    model.zero_grad()
+    losses = model(images(batch, size), labels(batch), mode='loss')
+    sum(losses.values()).backward()
+    return losses, {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+
+
+def share_weights(source, target):
+    target.load_state_dict(source.state_dict())
+    target.teacher.load_state_dict(source.teacher.state_dict())
+
+
+@pytest.mark.parametrize('build', [build_distiller, cnn_distiller])
+def test_a_compiled_backbone_gives_the_same_losses_and_gradients(build):
+    size = 64 if build is cnn_distiller else 32
+    graphs = Graphs()
+    plain = build()
+    settings = dict(backend=graphs)
+    if build is cnn_distiller:
+        compiled = build(compile=settings)
+    else:
+        compiled = build(student__compile=settings, teacher__compile=settings)
+    assert graphs.count == 0  # the dry run does not compile
+    share_weights(plain, compiled)
+    torch.testing.assert_close(step(compiled, size=size), step(plain, size=size))
+    # Stem or patch embedding aside: 4 stages on both sides; 2 blocks of the student and 3 of the teacher.
+    assert graphs.count >= (8 if build is cnn_distiller else 5)
+    compiled_once = graphs.count
+    torch.testing.assert_close(step(compiled, size=size), step(plain, size=size))
+    assert graphs.count == compiled_once
+
+
+def test_stochastic_depth_does_not_cut_blocks_into_pieces():
+    # Its rates are numbers of numpy, which torch takes for tensors, and what hangs on them can not be compiled.
+    counts = []
+    for rate in (0.0, 0.1):
+        graphs = Graphs()
+        step(build_distiller(student__compile=dict(backend=graphs), student__model__backbone__drop_path_rate=rate))
+        counts.append(graphs.count)
+    assert counts[0] == counts[1]
+
+
+def test_a_copy_of_a_compiled_model_runs_its_own_weights():
+    model = build_distiller(student__compile=dict(backend=Graphs()))
+    step(model)
+    average = copy.deepcopy(model)
+    with torch.no_grad():
+        for weight in average.parameters():
+            weight.zero_()
+    assert average(images()).abs().max() == 0
+    assert model(images()).abs().max() > 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which('g++') is None, reason='torch.compile needs a C++ compiler on a CPU')
+def test_compile_true_is_torch_s_own_compiler():
+    plain, compiled = build_distiller(), build_distiller(student__compile=True, teacher__compile=True)
+    share_weights(plain, compiled)
+    torch.testing.assert_close(step(compiled), step(plain), rtol=1e-4, atol=1e-4)
+
+
+def test_channels_last_reaches_the_taps_and_changes_nothing():
+    plain, last = cnn_distiller(channels_last=False), cnn_distiller(channels_last=True)
+    share_weights(plain, last)
+    torch.testing.assert_close(step(last, size=64), step(plain, size=64), rtol=1e-3, atol=1e-4)
+    for model, expected in ((plain, False), (last, True)):
+        feature = model.teacher(images(size=64))['stage1'].tensor
+        assert feature.is_contiguous(memory_format=torch.channels_last) == expected
+
+
+def test_the_teacher_has_a_number_format_of_its_own():
+    model = build_distiller(teacher__autocast_dtype='bfloat16')
+    features = model.teacher(images())
+    assert features['logits'].tensor.dtype == torch.bfloat16
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        expected = build_distiller().teacher(images())
+    assert torch.equal(features['logits'].tensor, expected['logits'].tensor)
+    losses, _ = step(model)
+    assert all(value.dtype == torch.float32 for value in losses.values())
+
+    model = build_distiller(teacher__autocast_dtype='float32')
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        features = model.teacher(images())
+    assert features['logits'].tensor.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        (dict(student__compile='yes'), r"model\.student\.compile must be True, False or a dict .* 'yes'"),
+        (dict(teacher__compile=dict(fast=True)), r'model\.teacher\.compile=.*fast'),
+        (dict(teacher__compile=dict(backend='inducto')), r'model\.teacher\.compile=.*inducto'),
+        (dict(student__channels_last=1), r'model\.student\.channels_last must be True or False'),
+        (dict(teacher__autocast_dtype='bf16'), r"model\.teacher\.autocast_dtype='bf16' is no format. .*'bfloat16'"),
+        (dict(student__autocast_dtype='bfloat16'), r'model\.student\.autocast_dtype is not a setting'),
+    ],
+)
+def test_wrong_settings_are_told(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        MODELS.build(distiller_config(**settings))
+
+
+@pytest.mark.parametrize('build', [build_distiller, cnn_distiller])
+def test_views_losses_and_the_teacher_do_not_wait_for_the_device(build):
+    model = build()
+    inputs = images(size=64 if build is cnn_distiller else 32)
+    _, shape = model.teacher(inputs), tuple(inputs.shape[-2:])
+    step(model, size=shape[0])  # What is made once, such as the layout of cells, is made.
+    with NoHostSynchronisation():
+        teacher = model.teacher(inputs)
+        with model.student_taps.record(shape) as student:
+            model.student(inputs)
+        losses = model.distill(student, teacher)
+        sum(losses.values()).backward()
+
+
+@pytest.mark.slow
+def test_a_training_with_all_of_them(tmp_path):
+    config = training_config(write_images(tmp_path / 'images', per_class=3), tmp_path / 'work')
+    for side in ('student', 'teacher'):
+        config.model[side].update(compile=dict(backend='eager'), channels_last=True)
+    config.model.teacher.autocast_dtype = 'bfloat16'
+    config.custom_hooks.append(dict(type='EMAHook', momentum=0.1))
+    Runner.from_cfg(config).train()
+    names = torch.load(tmp_path / 'work' / 'epoch_2.pth', weights_only=True)['state_dict']
+    assert set(names) == set(build_distiller().state_dict())
