@@ -14,6 +14,7 @@ EXTRAS = {
     'mmlab': ['mmengine>=0.10.7', 'mmcv-lite>=2.0.1', 'mmpretrain>=1.2.0', 'setuptools<81'],
     'onedl': ['onedl-mmengine', 'onedl-mmcv', 'onedl-mmpretrain', 'setuptools<81'],
     'quickstart': ['scikit-learn', 'matplotlib'],
+    'benchmarks': ['timm>=1.0.20', 'matplotlib'],
     'tests': ['pytest', 'ruff'],
 }
 EXTRAS['all'] = [*EXTRAS['mmlab'], *EXTRAS['quickstart'], *EXTRAS['tests']]

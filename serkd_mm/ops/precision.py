@@ -1,4 +1,4 @@
-"""The one rule about number formats that every operation shares."""
+"""The rules about number formats that the operations share."""
 
 import torch
 
@@ -6,6 +6,11 @@ import torch
 def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
     """Promote float16 and bfloat16 to float32; leave float32 and float64 as they are."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def most_exact(tensor: torch.Tensor) -> torch.dtype:
+    """Float64, where the device of ``tensor`` has it: Apple's GPUs do not."""
+    return torch.float32 if tensor.device.type == 'mps' else torch.float64
 
 
 def autocast_off(tensor: torch.Tensor) -> torch.autocast:

@@ -18,7 +18,7 @@ import torch
 
 from .closed_form_distances import closed_form_distance_loss
 from .known_gradient import with_gradient
-from .precision import at_least_float32, autocast_off
+from .precision import at_least_float32, autocast_off, most_exact
 from .streamed_angles import streamed_angle_loss
 
 # Two tokens closer than 1e-6 of their norm are one: float32 can not tell them apart, and knows no direction between them.
@@ -94,8 +94,7 @@ def _relation_loss(compare: Callable, student: torch.Tensor, teacher: torch.Tens
 
 def _centred(tokens: torch.Tensor) -> torch.Tensor:
     """Tokens less their mean over the image, which changes no relation; float64."""
-    exact = torch.float32 if tokens.device.type == 'mps' else torch.float64  # Apple's GPUs have no float64.
-    return tokens - tokens.mean(dim=1, keepdim=True, dtype=exact)
+    return tokens - tokens.mean(dim=1, keepdim=True, dtype=most_exact(tokens))
 
 
 def _squared_distances(tokens: torch.Tensor) -> torch.Tensor:

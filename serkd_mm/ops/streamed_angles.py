@@ -17,6 +17,8 @@ from itertools import combinations, combinations_with_replacement
 
 import torch
 
+from .precision import most_exact
+
 # Angles that are held at a time: on a CPU as many as its caches hold, on a GPU enough to keep it busy.
 _BLOCK_SIZE = {'cpu': 2**18, 'cuda': 2**25}
 # Parts that the tokens are cut into, so that of the angles (j, k) and (k, j), which are equal, mostly one is computed.
@@ -76,13 +78,13 @@ def angle_sums(
     """
     sides = (student, student * inverse, inverse), (teacher, teacher * teacher_inverse, teacher_inverse)
     pairs, weights, products = (torch.zeros_like(student) for _ in range(3))
-    losses = []
+    loss = torch.zeros((), dtype=most_exact(student), device=student.device)
     for images, vertices, j, k in _blocks(*student.shape[:2], student.device.type):
         cosines, target = (_twice_cosines(*side, images, vertices, j, k) for side in sides)
         difference = torch.sub(cosines, target, out=target)
         slope = difference.clamp(-2, 2)
         huber = difference.sub_(slope, alpha=0.5)  # Huber: h' (d - h' / 2), each factor twice
-        losses.append(torch.dot(huber.flatten(), slope.flatten()) * (0.25 if j == k else 0.5))
+        loss.add_(torch.dot(huber.flatten(), slope.flatten()), alpha=0.25 if j == k else 0.5)
         product = cosines.mul_(slope)
         weight = slope.mul_(inverse[images, vertices, j, None]).mul_(inverse[images, vertices, None, k] / 4)
         for sums, terms in ((weights, weight), (products, product)):
@@ -92,7 +94,7 @@ def angle_sums(
         pairs[images, j, k] += weight.sum(dim=1)
     for j, k in combinations(_parts(student.shape[1]), 2):
         pairs[:, k, j] = pairs[:, j, k].mT
-    return torch.stack(losses).sum(), pairs, weights, products.div_(4)
+    return loss, pairs, weights, products.div_(4)
 
 
 def _inverse_distances(squared: torch.Tensor) -> torch.Tensor:

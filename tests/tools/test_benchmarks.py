@@ -12,21 +12,55 @@ from builders import REPOSITORY
 pytestmark = pytest.mark.slow
 
 
-def test_relation_losses_are_compared_with_the_alternatives(tmp_path):
-    script = REPOSITORY / 'tools' / 'benchmarks' / 'relation_losses.py'
-    command = [sys.executable, '-W', 'ignore', str(script), '--device', 'cpu', '--cases', '9x2', '5x1', '--seconds', '0.01']
+BENCHMARKS = REPOSITORY / 'tools' / 'benchmarks'
+
+
+def run(*command):
+    """What a benchmark printed, run by Python with one thread."""
     done = subprocess.run(
-        [*command, '--out', str(tmp_path)],
-        env={**os.environ, 'OMP_NUM_THREADS': '1'},
+        [sys.executable, '-W', 'ignore', *map(str, command)],
+        env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(BENCHMARKS)},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    saved = json.loads((tmp_path / 'relation_losses_cpu.json').read_text())
-    assert {'device', 'torch', 'python', 'date', 'dtype'} <= set(saved['machine'])
-    cases = {(result['kind'], result['loss'], result['tokens'], result['images']) for result in saved['results']}
-    assert len(cases) == 3 * 2 * 2
-    assert all(result['seconds'] > 0 and 'failed' not in result for result in saved['results'])
-    assert '| angle | 9 | 2 |' in done.stdout
-    assert cv2.imread(str(tmp_path / 'relation_losses_cpu.png')).std() > 10
+    return done.stdout
+
+
+def saved(path):
+    """What was measured, once the machine is described and the plot shows something."""
+    content = json.loads(path.with_suffix('.json').read_text())
+    assert {'device', 'torch', 'python', 'date', 'dtype'} <= set(content['machine'])
+    assert cv2.imread(str(path.with_suffix('.png'))).std() > 10
+    return content['results']
+
+
+def test_relation_losses_are_compared_with_the_alternatives(tmp_path):
+    settings = ['--device', 'cpu', '--dtype', 'float32', '--seconds', '0.01', '--out', tmp_path]
+    told = run(BENCHMARKS / 'relation_losses.py', *settings, '--cases', '9x2')
+    results = saved(tmp_path / 'relation_losses_cpu')
+    assert len({(result['kind'], result['loss'], result['tokens'], result['images']) for result in results}) == 3 * 2
+    assert all(result['seconds'] > 0 and 'failed' not in result for result in results)
+    assert '| angle | 9 | 2 |' in told
+
+
+def test_a_training_step_is_compared_with_its_baselines_and_taken_apart(tmp_path):
+    settings = ['--device', 'cpu', '--dtype', 'float32', '--seconds', '0.01', '--out', tmp_path]
+    told = run(BENCHMARKS / 'training_step.py', *settings, '--batch', '2')
+    results = saved(tmp_path / 'training_step_cpu')
+    assert {'labels', 'kd', 'serkd'} <= set(results['kinds'])
+    for found in results['kinds'].values():
+        assert found['seconds'] > 0
+        assert 'failed' not in found
+    assert sum(results['shares'].values()) == pytest.approx(1)
+    assert '| SeRKD |' in told
+
+
+def test_growth_is_measured_by_tokens_and_images(tmp_path):
+    code = "import growth; growth.SERIES = {'tokens': {'cpu': [(5, 1), (9, 1)]}, 'images': {'cpu': [(5, 1), (5, 2)]}}"
+    settings = ['--device', 'cpu', '--dtype', 'float32', '--seconds', '0.01', '--out', tmp_path]
+    told = run('-c', f'{code}; growth.main()', *settings)
+    results = saved(tmp_path / 'growth_cpu')
+    assert [(r['kind'], r['tokens']) for r in results['tokens']] == [(k, t) for t in (5, 9) for k in ('ours', 'listing')]
+    assert 'ours by images' in told

@@ -1,15 +1,86 @@
-"""What a benchmark ran on, said in words."""
+"""What every benchmark needs: the machine in words, its peak memory, and measurements in processes of their own."""
 
+import ctypes
+import json
 import platform
+import resource
+import subprocess
+import sys
+import time
+from argparse import ArgumentParser
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 
+ROOT = Path(__file__).resolve().parents[2]
 
-def describe(device: str) -> dict[str, str]:
-    """The machine kind and the versions that matter."""
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The settings that all benchmarks have."""
+    on_gpu = torch.cuda.is_available()
+    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cuda' if on_gpu else 'cpu')
+    parser.add_argument('--dtype', choices=['float32', 'bfloat16'], default='bfloat16' if on_gpu else 'float32')
+    parser.add_argument('--seconds', type=float, default=3.0, help='time to repeat each measurement for')
+    parser.add_argument('--out', type=Path, default=ROOT / 'tools' / 'benchmarks' / 'results')
+
+
+def describe(device: str, dtype: str) -> dict[str, str]:
+    """The machine kind and the versions that matter; also printed."""
     kind = torch.cuda.get_device_name() if device == 'cuda' else f'{_processor()}, {torch.get_num_threads()} threads'
-    return {'device': kind, 'python': platform.python_version(), 'torch': torch.__version__.split('+')[0]}
+    about = {
+        'device': kind,
+        'python': platform.python_version(),
+        'torch': torch.__version__.split('+')[0],
+        'dtype': dtype,
+        'date': time.strftime('%Y-%m-%d'),
+    }
+    print(', '.join(f'{name}: {value}' for name, value in about.items()), flush=True)
+    return about
+
+
+def measure_apart(script: str, settings: list[Any]) -> dict[str, Any]:
+    """What ``script --measure SETTINGS`` prints as its last line, in JSON, or what it failed with (out of memory, say)."""
+    command = [sys.executable, '-W', 'ignore', script, '--measure', json.dumps(settings)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {'failed': done.stderr[-300:]}
+
+
+def keep_freed_memory() -> None:
+    """Make glibc keep what is freed, as it does in any process that trains; else each step asks the system for it again."""
+    torch.empty(7 * 2**20)
+
+
+def synchronise(device: str) -> None:
+    """Wait for the device."""
+    if device == 'cuda':
+        torch.cuda.synchronize()
+
+
+def peak(device: str) -> int:
+    """The most memory held so far, in bytes: by the process, or by the allocator of a GPU."""
+    if device == 'cuda':
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
+
+
+def reset_peak(device: str) -> int:
+    """Let :func:`peak` count from now on, and give what is held now, in bytes; for a CPU on Linux alone."""
+    if device == 'cuda':
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    if Path('/proc/self/clear_refs').exists():
+        with suppress(OSError, AttributeError):  # Another C library has no malloc_trim.
+            ctypes.CDLL('libc.so.6').malloc_trim(0)
+        Path('/proc/self/clear_refs').write_text('5')
+    return peak(device)
+
+
+def save(path: Path, about: dict[str, str], results: Any) -> None:
+    """Write what was measured, and on what."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({'machine': about, 'results': results}, indent=1) + '\n')
 
 
 def _processor() -> str:

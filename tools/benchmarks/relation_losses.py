@@ -1,6 +1,6 @@
 """Relation losses: time and memory of ours, of the paper's listing and of RKD image by image, in one run.
 
-    python tools/benchmarks/relation_losses.py [--device cpu] [--cases 49x16 196x2] [--out tools/benchmarks/results]
+    python tools/benchmarks/relation_losses.py [--device cpu] [--dtype float32] [--cases 49x16 196x2] [--out DIR]
 
 A case is tokens x images; forward and backward, with 192 channels of the student and 768 of the teacher, each measurement in
 a process of its own. Extra memory is the growth of the process's peak (on a GPU, of the allocator's). Writes
@@ -9,9 +9,6 @@ a process of its own. Extra memory is the growth of the process's peak (on a GPU
 
 import argparse
 import json
-import resource
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +24,7 @@ import matplotlib.pyplot as plt
 STUDENT_CHANNELS, TEACHER_CHANNELS = 192, 768
 KINDS = {'ours': 'serkd-mm', 'listing': "the paper's listing", 'rkd': 'RKD, image by image'}
 LOSSES = ('angle', 'distance')
-ROOT = Path(__file__).resolve().parents[2]
+CASES = {'cpu': ['49x1', '49x4', '49x16', '196x1', '196x2'], 'cuda': ['49x128', '196x32', '196x128']}
 
 
 def find(kind: str, loss: str) -> Callable:
@@ -43,7 +40,7 @@ def measure(kind: str, loss: str, num_tokens: int, batch: int, device: str, dtyp
     """The loss, the median time of forward and backward in seconds, and the extra memory of the first in bytes."""
     function = find(kind, loss)
     torch.manual_seed(0)
-    torch.empty(7 * 2**20)  # Freed at once: from here on glibc keeps what is freed, as it does in any process that trains.
+    machine.keep_freed_memory()
 
     def tokens(channels: int, images: int) -> torch.Tensor:
         return torch.randn(images, num_tokens, channels, device=device).to(getattr(torch, dtype))
@@ -51,15 +48,14 @@ def measure(kind: str, loss: str, num_tokens: int, batch: int, device: str, dtyp
     def step(student: torch.Tensor, teacher: torch.Tensor) -> None:
         student.grad = None
         function(student, teacher).backward()
-        if device == 'cuda':
-            torch.cuda.synchronize()
+        machine.synchronise(device)
 
     small = [tokens(STUDENT_CHANNELS, 1)[:, :4].requires_grad_(), tokens(TEACHER_CHANNELS, 1)[:, :4]]
     step(*small)  # Loads what the first call loads.
     student, teacher = tokens(STUDENT_CHANNELS, batch).requires_grad_(), tokens(TEACHER_CHANNELS, batch)
-    before = peak(device)
+    before = machine.peak(device)
     step(student, teacher)
-    memory = peak(device) - before
+    memory = machine.peak(device) - before
     times, end = [], time.perf_counter() + seconds
     while len(times) < 3 or time.perf_counter() < end:
         start = time.perf_counter()
@@ -68,27 +64,17 @@ def measure(kind: str, loss: str, num_tokens: int, batch: int, device: str, dtyp
     return {'value': function(student, teacher).item(), 'seconds': sorted(times)[len(times) // 2], 'bytes': memory}
 
 
-def peak(device: str) -> int:
-    """The most memory held so far, in bytes."""
-    if device == 'cuda':
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
-
-
-def run(args: argparse.Namespace) -> list[dict]:
+def run(cases: list[str], device: str, dtype: str, seconds: float) -> list[dict]:
     """Measure every case, each in its own process; one that fails (out of memory) is kept as such."""
     results = []
-    for case in args.cases:
+    for case in cases:
         num_tokens, batch = map(int, case.split('x'))
         for loss in LOSSES:
             for kind, title in KINDS.items():
-                settings = [kind, loss, num_tokens, batch, args.device, args.dtype, args.seconds]
-                command = [sys.executable, '-W', 'ignore', __file__, '--measure', json.dumps(settings)]
-                done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-                found = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {'failed': done.stderr[-300:]}
+                found = machine.measure_apart(__file__, [kind, loss, num_tokens, batch, device, dtype, seconds])
                 results.append({'kind': kind, 'loss': loss, 'tokens': num_tokens, 'images': batch, **found})
                 print(f'  {loss}, {num_tokens} tokens, {batch} images, {title}: {_told(found)}', flush=True)
-            _check_equal([result['value'] for result in results[-len(KINDS) :] if 'value' in result], args.dtype)
+            _check_equal([result['value'] for result in results[-len(KINDS) :] if 'value' in result], dtype)
     return results
 
 
@@ -148,23 +134,18 @@ def plot(path: Path, results: list[dict]) -> None:
 def main() -> None:
     """Measure, print and save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument('--dtype', choices=['float32', 'bfloat16', 'float16'], default='float32')
-    parser.add_argument('--cases', nargs='+', default=['49x1', '49x4', '49x16', '196x1', '196x2'], metavar='TOKENSxIMAGES')
-    parser.add_argument('--seconds', type=float, default=3.0, help='time to repeat each measurement for')
-    parser.add_argument('--out', type=Path, default=ROOT / 'tools' / 'benchmarks' / 'results')
+    machine.add_arguments(parser)
+    parser.add_argument('--cases', nargs='+', metavar='TOKENSxIMAGES')
     parser.add_argument('--measure', type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
         print(json.dumps(measure(*args.measure)))
         return
-    about = {**machine.describe(args.device), 'dtype': args.dtype, 'date': time.strftime('%Y-%m-%d')}
-    print(', '.join(f'{name}: {value}' for name, value in about.items()), flush=True)
-    results = run(args)
+    about = machine.describe(args.device, args.dtype)
+    results = run(args.cases or CASES[args.device], args.device, args.dtype, args.seconds)
     print(f'\n{table(results)}')
-    args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / f'relation_losses_{args.device}'
-    path.with_suffix('.json').write_text(json.dumps({'machine': about, 'results': results}, indent=1) + '\n')
+    machine.save(path.with_suffix('.json'), about, results)
     plot(path.with_suffix('.png'), results)
     print(f'\nSaved {path}.json and {path}.png')
 
