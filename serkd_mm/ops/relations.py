@@ -94,7 +94,8 @@ def _relation_loss(compare: Callable, student: torch.Tensor, teacher: torch.Tens
 
 def _centred(tokens: torch.Tensor) -> torch.Tensor:
     """Tokens less their mean over the image, which changes no relation; float64."""
-    return tokens - tokens.mean(dim=1, keepdim=True, dtype=most_exact(tokens))
+    tokens = tokens.to(most_exact(tokens), copy=True)
+    return tokens.sub_(tokens.mean(dim=1, keepdim=True))
 
 
 def _squared_distances(tokens: torch.Tensor) -> torch.Tensor:

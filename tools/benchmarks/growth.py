@@ -25,7 +25,7 @@ SERIES = {
     'images': {'cpu': [(49, images) for images in (1, 4, 16, 64)], 'cuda': [(49, images) for images in (8, 32, 128, 512)]},
 }
 KINDS = ('ours', 'listing')
-LISTING_LIMIT = {'cpu': 2 * 2**30, 'cuda': 24 * 2**30}
+LISTING_LIMIT = {'cpu': 2**30, 'cuda': 24 * 2**30}
 
 
 def run(device: str, dtype: str, seconds: float) -> dict[str, list[dict]]:
@@ -39,7 +39,7 @@ def run(device: str, dtype: str, seconds: float) -> dict[str, list[dict]]:
                 if kind == 'listing' and differences > LISTING_LIMIT[device]:
                     continue
                 settings = [kind, 'angle', tokens, images, device, dtype, seconds]
-                found = machine.measure_apart(relation_losses.__file__, settings)
+                found = machine.measure_apart(relation_losses.measure, settings, device)
                 if 'failed' not in found:
                     results[series].append({'kind': kind, 'tokens': tokens, 'images': images, **found})
     return results
@@ -77,6 +77,9 @@ def plot(path: Path, results: dict[str, list[dict]]) -> None:
             ]
             axes.plot(*zip(*points, strict=True), marker='o', label=relation_losses.KINDS[kind])
         axes.set(xscale='log', yscale='log', xlabel=series, ylabel=label)
+        grown = sorted({result[series] for result in results[series]})
+        axes.set_xticks(grown, grown)
+        axes.minorticks_off()
         axes.grid(alpha=0.3)
     panels[0].legend()
     figure.savefig(path, dpi=130)

@@ -1,6 +1,7 @@
 """What every benchmark needs: the machine in words, its peak memory, and measurements in processes of their own."""
 
 import ctypes
+import inspect
 import json
 import platform
 import resource
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from argparse import ArgumentParser
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
+STATUS = Path('/proc/self/status')
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -40,9 +43,19 @@ def describe(device: str, dtype: str) -> dict[str, str]:
     return about
 
 
-def measure_apart(script: str, settings: list[Any]) -> dict[str, Any]:
-    """What ``script --measure SETTINGS`` prints as its last line, in JSON, or what it failed with (out of memory, say)."""
-    command = [sys.executable, '-W', 'ignore', script, '--measure', json.dumps(settings)]
+def measure_apart(function: Callable[..., dict], settings: list[Any], device: str) -> dict[str, Any]:
+    """What a function of a benchmark's script measures, or what it failed with (out of memory, say).
+
+    On a CPU in a process of its own, ``script --measure SETTINGS``, because a process has one peak of memory; the counters
+    of a GPU begin anew.
+    """
+    if device == 'cuda':
+        try:
+            return function(*settings)
+        except torch.cuda.OutOfMemoryError as error:
+            torch.cuda.empty_cache()
+            return {'failed': str(error)[:300]}
+    command = [sys.executable, '-W', 'ignore', inspect.getfile(function), '--measure', json.dumps(settings)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {'failed': done.stderr[-300:]}
 
@@ -62,6 +75,9 @@ def peak(device: str) -> int:
     """The most memory held so far, in bytes: by the process, or by the allocator of a GPU."""
     if device == 'cuda':
         return torch.cuda.max_memory_allocated()
+    if STATUS.is_file():  # What getrusage says of a process includes the one that started it.
+        (line,) = (line for line in STATUS.read_text().splitlines() if line.startswith('VmHWM'))
+        return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
 
 

@@ -53,7 +53,7 @@ def measure(kind: str, loss: str, num_tokens: int, batch: int, device: str, dtyp
     small = [tokens(STUDENT_CHANNELS, 1)[:, :4].requires_grad_(), tokens(TEACHER_CHANNELS, 1)[:, :4]]
     step(*small)  # Loads what the first call loads.
     student, teacher = tokens(STUDENT_CHANNELS, batch).requires_grad_(), tokens(TEACHER_CHANNELS, batch)
-    before = machine.peak(device)
+    before = machine.reset_peak(device)
     step(student, teacher)
     memory = machine.peak(device) - before
     times, end = [], time.perf_counter() + seconds
@@ -71,7 +71,7 @@ def run(cases: list[str], device: str, dtype: str, seconds: float) -> list[dict]
         num_tokens, batch = map(int, case.split('x'))
         for loss in LOSSES:
             for kind, title in KINDS.items():
-                found = machine.measure_apart(__file__, [kind, loss, num_tokens, batch, device, dtype, seconds])
+                found = machine.measure_apart(measure, [kind, loss, num_tokens, batch, device, dtype, seconds], device)
                 results.append({'kind': kind, 'loss': loss, 'tokens': num_tokens, 'images': batch, **found})
                 print(f'  {loss}, {num_tokens} tokens, {batch} images, {title}: {_told(found)}', flush=True)
             _check_equal([result['value'] for result in results[-len(KINDS) :] if 'value' in result], dtype)

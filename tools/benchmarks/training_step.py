@@ -199,7 +199,7 @@ def run(device: str, dtype: str, batch: int, seconds: float) -> dict:
             'seconds': median(times[kind]),
             'over_kd': over_kd[kind],
             'steps': len(times[kind]),
-            **machine.measure_apart(__file__, [kind, device, dtype, batch]),
+            **machine.measure_apart(peak_memory, [kind, device, dtype, batch], device),
         }
         for kind in measured
     }
