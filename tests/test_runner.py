@@ -59,18 +59,15 @@ RRD = {'model.losses.loss_rrd': dict(type='RRDLoss', on='tokens', queue_size=10)
 
 @pytest.mark.parametrize('losses', [{}, RRD], ids=['serkd', 'rrd'])
 def test_resuming_equals_not_stopping(losses, image_root, tmp_path):
-    # mmengine does not save the random state of augmentations, so this training has none.
-    steady = {
+    # With random crops and flips, Mixup and CutMix, stochastic depth and validation between the epochs.
+    changes = {
         **losses,
-        'train_dataloader.dataset.pipeline': [
-            dict(type='LoadImageFromFile'),
-            dict(type='Resize', scale=(32, 32)),
-            dict(type='PackInputs'),
-        ],
+        'model.student.model.train_cfg': dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),
+        'model.student.model.backbone.drop_path_rate': 0.1,
     }
-    whole = run(training_config(image_root, tmp_path / 'whole', **steady))
-    run(training_config(image_root, tmp_path / 'parts', **steady, **{'train_cfg.max_epochs': 1}))
-    parts = run(training_config(image_root, tmp_path / 'parts', **steady, resume=True))
+    whole = run(training_config(image_root, tmp_path / 'whole', **changes))
+    run(training_config(image_root, tmp_path / 'parts', **changes, **{'train_cfg.max_epochs': 1}))
+    parts = run(training_config(image_root, tmp_path / 'parts', **changes, resume=True))
     assert parts.iter == whole.iter == 6
     one, two = (load(tmp_path / name / 'epoch_2.pth') for name in ('whole', 'parts'))
     assert_equal_states(two['state_dict'], one['state_dict'])

@@ -2,9 +2,8 @@
 _base_ = [
     '../_base_/datasets/imagenet_deit_224.py',
     '../_base_/schedules/adamw_bs1024_300e.py',
-    'mmpretrain::_base_/default_runtime.py',
+    '../_base_/runtime.py',
 ]
-custom_imports = dict(imports=['serkd_mm'], allow_failed_imports=False)
 
 model = dict(
     type='RelationDistiller',
@@ -46,7 +45,3 @@ model = dict(
         loss_ra=dict(type='TokenAngleLoss', on='superpixels', loss_weight=1.0),
     ),
 )
-
-# Checkpoints that any torch and mmpretrain's own tools read.
-custom_hooks = [dict(type='PlainCheckpointHook')]
-default_hooks = dict(checkpoint=dict(max_keep_ckpts=3, save_best='auto'))

@@ -4,9 +4,8 @@
 _base_ = [
     'mmpretrain::_base_/datasets/imagenet_bs32.py',
     'mmpretrain::_base_/schedules/imagenet_bs256.py',
-    'mmpretrain::_base_/default_runtime.py',
+    '../_base_/runtime.py',
 ]
-custom_imports = dict(imports=['serkd_mm'], allow_failed_imports=False)
 
 stages = dict(stage1=4, stage2=2, stage3=1)  # tap: window that makes 14x14 tokens of a 224x224 image
 taps = dict(stage1='backbone.layer1', stage2='backbone.layer2', stage3='backbone.layer3', pooled='neck', logits='head')
@@ -49,7 +48,3 @@ model = dict(
         **{f'loss_ra_{s}': dict(type='TokenAngleLoss', on=f'superpixels_{s}', loss_weight=1.0 / 3) for s in stages},
     },
 )
-
-# Checkpoints that any torch and mmpretrain's own tools read.
-custom_hooks = [dict(type='PlainCheckpointHook')]
-default_hooks = dict(checkpoint=dict(max_keep_ckpts=3, save_best='auto'))

@@ -1,5 +1,8 @@
-"""Hooks: what happens around training."""
+"""Hooks around training: what is saved, how, and when a run has to stop."""
 
+from .epoch_seed_hook import EpochSeedHook
+from .finite_loss_hook import FiniteLossHook, NonFiniteLossError
 from .plain_checkpoint_hook import PlainCheckpointHook
+from .safe_checkpoint_hook import SafeCheckpointHook
 
-__all__ = ['PlainCheckpointHook']
+__all__ = ['EpochSeedHook', 'FiniteLossHook', 'NonFiniteLossError', 'PlainCheckpointHook', 'SafeCheckpointHook']

@@ -1,7 +1,6 @@
 # DeiT-Ti that SeRKD has trained, fine-tuned on another data set: the backbone of the distilled checkpoint, and a new head
 # whose two classifiers both learn the labels. Another checkpoint: --cfg-options model.backbone.init_cfg.checkpoint=FILE
-_base_ = ['../../_base_/schedules/finetune_sgd_bs512_100e.py', 'mmpretrain::_base_/default_runtime.py']
-custom_imports = dict(imports=['serkd_mm'], allow_failed_imports=False)
+_base_ = ['../../_base_/schedules/finetune_sgd_bs512_100e.py', '../../_base_/runtime.py']
 
 model = dict(
     type='ImageClassifier',
@@ -20,7 +19,3 @@ model = dict(
         loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
     ),
 )
-
-# Checkpoints that any torch and mmpretrain's own tools read.
-custom_hooks = [dict(type='PlainCheckpointHook')]
-default_hooks = dict(checkpoint=dict(max_keep_ckpts=3, save_best='auto'))

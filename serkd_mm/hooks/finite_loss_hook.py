@@ -1,0 +1,44 @@
+import math
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmpretrain.registry import HOOKS
+
+
+class NonFiniteLossError(FloatingPointError):
+    """A loss was infinite or not a number; the message says when, which terms, and what to do."""
+
+
+@HOOKS.register_module()
+class FiniteLossHook(Hook):
+    """Stop a run whose loss is infinite or not a number, before anything of it is saved.
+
+    Reads the numbers that mmengine's ``RuntimeInfoHook`` has taken for the log of the same iteration: nothing more is
+    fetched from the device.
+    """
+
+    priority = 'HIGH'  # After RuntimeInfoHook, before an EMA is updated and a checkpoint saved.
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
+    ) -> None:
+        """Look at the losses of this iteration.
+
+        Raises:
+            NonFiniteLossError: One is infinite or not a number.
+        """
+        losses = {
+            name.removeprefix('train/'): runner.message_hub.get_scalar(name).current()
+            for name in runner.message_hub.log_scalars
+            if name.startswith('train/') and 'loss' in name
+        }
+        wrong = [name for name, value in losses.items() if not math.isfinite(value)]
+        if wrong:
+            last = runner.message_hub.runtime_info.get('last_ckpt')
+            raise NonFiniteLossError(
+                f'iteration {runner.iter + 1}, epoch {runner.epoch + 1}: {", ".join(wrong)} is not finite. Terms: '
+                + ', '.join(f'{name}={value:.4g}' for name, value in losses.items())
+                + f'. Nothing of it is saved; the last checkpoint is {last or "none yet"}, and --resume continues from it. '
+                'Look for broken images, lower optim_wrapper.optimizer.lr, set optim_wrapper.clip_grad=dict(max_norm=5.0), '
+                'or train without --amp; a term that is wrong by itself can be left out with model.losses.NAME=None.'
+            )
