@@ -18,5 +18,7 @@ class EpochSeedHook(Hook):
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Seed Python, NumPy and torch; ranks differ where ``randomness.diff_rank_seed`` says so, as at the start."""
+        if runner.epoch == 0:
+            return  # It has what the start of the run has seeded, and can not be resumed.
         (seed,) = np.random.SeedSequence((runner.seed, runner.epoch)).generate_state(1)
         set_random_seed(int(seed >> 1), diff_rank_seed=runner._randomness_cfg.get('diff_rank_seed', False))
