@@ -7,7 +7,7 @@ import sys
 import pytest
 from builders import REPOSITORY
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
-from mmpretrain.registry import HOOKS, MODELS
+from mmpretrain.registry import HOOKS, MODELS, OPTIM_WRAPPERS
 
 import serkd_mm
 
@@ -39,8 +39,10 @@ MODEL_NAMES = [
 def test_components_are_in_mmpretrain_s_own_registries():
     for name in MODEL_NAMES:
         assert MODELS.module_dict[name].__module__.startswith('serkd_mm.'), name
-    assert 'PlainCheckpointHook' in HOOKS.module_dict
-    assert 'PlainCheckpointHook' not in MMENGINE_HOOKS.module_dict
+    for name in ('PlainCheckpointHook', 'SafeCheckpointHook', 'EpochSeedHook', 'FiniteLossHook'):
+        assert name in HOOKS.module_dict
+        assert name not in MMENGINE_HOOKS.module_dict
+    assert 'AutocastOptimWrapper' in OPTIM_WRAPPERS.module_dict
 
 
 @pytest.mark.parametrize('missing', ['mmengine', 'mmcv', 'mmpretrain'])

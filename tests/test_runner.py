@@ -103,6 +103,23 @@ def test_accumulation_and_clipping(image_root, tmp_path):
     assert 'train/grad_norm' in runner.message_hub.log_scalars
 
 
+def test_bfloat16_on_a_cpu(image_root, tmp_path):
+    config = training_config(image_root, tmp_path)
+    config.optim_wrapper.type = 'AutocastOptimWrapper'
+    formats = set()
+    runner = Runner.from_cfg(config)
+    runner.model.student.backbone.layers[0].attn.qkv.register_forward_hook(
+        lambda *args: formats.add((args[0].training, args[2].dtype))
+    )
+    runner.train()
+    assert formats == {(True, torch.bfloat16), (False, torch.float32)}
+    assert all(weight.dtype == torch.float32 and weight.isfinite().all() for weight in runner.model.parameters())
+    plain = run(training_config(image_root, tmp_path / 'plain'))
+    for name in ('loss', 'loss_cls', 'loss_kd', 'loss_feat', 'loss_rd', 'loss_ra'):
+        first, expected = (r.message_hub.log_scalars[f'train/{name}'].data[0][0] for r in (runner, plain))
+        assert first == pytest.approx(expected, rel=0.05), name
+
+
 def test_layer_wise_learning_rates_of_mmpretrain(image_root, tmp_path):
     config = training_config(image_root, tmp_path)
     config.optim_wrapper = dict(

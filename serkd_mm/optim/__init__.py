@@ -1,0 +1,5 @@
+"""How gradients are made into steps."""
+
+from .autocast_optim_wrapper import AutocastOptimWrapper
+
+__all__ = ['AutocastOptimWrapper']

@@ -1,0 +1,77 @@
+"""Gradients of several ranks, in processes of their own: started as a script, this file is one of them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from builders import build_distiller, images, labels
+from mmengine.model import MMDistributedDataParallel
+from torch import distributed
+
+pytestmark = pytest.mark.slow
+
+NUM_RANKS, BATCH = 2, 3
+LOSSES = {
+    'serkd': {},
+    'rkd': {
+        'losses__loss_distance': dict(type='InstanceDistanceLoss', on='tokens', loss_weight=100.0),
+        'losses__loss_angle': dict(type='InstanceAngleLoss', on='tokens', loss_weight=100.0),
+    },
+}
+
+
+def gradients(model, inputs, data_samples):
+    """Gradients of the summed losses by name, of the student and of what is trained with it."""
+    total, _ = model.parse_losses(model(inputs, data_samples, mode='loss'))
+    total.backward()
+    return {name: weight.grad for name, weight in model.named_parameters()}
+
+
+def run_rank(rank, folder, losses):
+    """One step of one rank's images under DDP, its gradients saved in ``folder``."""
+    distributed.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=NUM_RANKS)
+    distiller = build_distiller(**LOSSES[losses])
+    model = MMDistributedDataParallel(distiller)  # find_unused_parameters is False
+    total, _ = distiller.parse_losses(model(images_of(rank), labels_of(rank), mode='loss'))
+    total.backward()
+    torch.save({name: weight.grad for name, weight in distiller.named_parameters()}, f'{folder}/{rank}.pth')
+    distributed.barrier()
+    distributed.destroy_process_group()
+
+
+def images_of(rank):
+    return images(BATCH * NUM_RANKS)[rank * BATCH : (rank + 1) * BATCH]
+
+
+def labels_of(rank):
+    return labels(BATCH * NUM_RANKS)[rank * BATCH : (rank + 1) * BATCH]
+
+
+@pytest.mark.parametrize('losses', LOSSES)
+def test_two_ranks_have_the_gradients_of_one_process(losses, tmp_path):
+    environment = {**os.environ, 'PYTHONPATH': str(Path(__file__).parents[1]), 'OMP_NUM_THREADS': '1'}
+    command = [sys.executable, '-W', 'ignore', __file__, str(tmp_path), losses]
+    ranks = [subprocess.Popen([*command, str(rank)], env=environment) for rank in range(NUM_RANKS)]
+    assert [rank.wait(timeout=300) for rank in ranks] == [0] * NUM_RANKS
+    first, second = (torch.load(tmp_path / f'{rank}.pth', weights_only=True) for rank in range(NUM_RANKS))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+    if losses == 'serkd':  # Every loss is one per image: a batch of all images is the mean of the ranks' batches.
+        expected = gradients(build_distiller(), images(BATCH * NUM_RANKS), labels(BATCH * NUM_RANKS))
+    else:  # RKD relates the images of a rank's own batch.
+        parts = [gradients(build_distiller(**LOSSES[losses]), images_of(r), labels_of(r)) for r in range(NUM_RANKS)]
+        expected = {name: torch.stack([part[name] for part in parts]).mean(dim=0) for name in parts[0]}
+        together = gradients(build_distiller(**LOSSES[losses]), images(BATCH * NUM_RANKS), labels(BATCH * NUM_RANKS))
+        name = 'student.backbone.layers.0.attn.qkv.weight'
+        assert (together[name] - expected[name]).abs().max() > 1e-3 * expected[name].abs().max()
+    assert first.keys() == expected.keys()
+    for name, gradient in first.items():
+        scale = expected[name].abs().max()
+        torch.testing.assert_close(gradient, expected[name], rtol=0, atol=1e-5 * scale.item() + 1e-8, msg=name)
+
+
+if __name__ == '__main__':
+    run_rank(int(sys.argv[3]), sys.argv[1], sys.argv[2])
