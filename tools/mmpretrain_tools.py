@@ -1,6 +1,7 @@
 """mmpretrain's own command-line tools, run with what distillation needs changed in the config."""
 
 import importlib.util
+import os
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,9 @@ import mmpretrain
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
+
+# Checkpoints are read without running code, also by loaders that would fall back to unsafe loading. Set to 0 to allow that.
+os.environ.setdefault('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')
 
 
 def run(name: str, adapt: Callable[[Config], None]) -> None:
@@ -47,3 +51,6 @@ def run_on_cpu(config: Config) -> None:
     wrapper = {'type': 'MMDistributedDataParallel', 'device_ids': None, **(config.get('model_wrapper_cfg') or {})}
     wrapper.setdefault('find_unused_parameters', config.get('find_unused_parameters', False))
     config.model_wrapper_cfg = wrapper
+    if config.get('optim_wrapper') and config.optim_wrapper.type == 'AmpOptimWrapper':  # --amp; it refuses a CPU
+        config.optim_wrapper.type = 'AutocastOptimWrapper'
+        config.optim_wrapper.pop('loss_scale', None)

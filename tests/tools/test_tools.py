@@ -177,6 +177,44 @@ def test_wrong_settings_end_every_process_with_the_key(image_root, tmp_path):
     assert "'layers'" in output
 
 
+class Command:
+    """What unpickling makes a folder of."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize('way', ['test', 'resume', 'load_from', 'teacher'])
+def test_a_checkpoint_that_would_run_a_command_is_refused(way, image_root, tmp_path):
+    config, trap, evil = tmp_path / 'config.py', tmp_path / 'trap', tmp_path / 'evil.pth'
+    training_config(image_root, tmp_path / 'work').dump(config)
+    torch.save(dict(state_dict={}, meta=Command(str(trap))), evil)
+    arguments = {
+        'test': ('test.py', config, evil),
+        'resume': ('train.py', config, '--resume', evil),
+        'load_from': ('train.py', config, '--cfg-options', f'load_from={evil}'),
+        'teacher': ('train.py', config, '--cfg-options', f'model.teacher.checkpoint={evil}'),
+    }
+    tool, *rest = arguments[way]
+    if way == 'teacher':
+        rest.append('model.teacher.allow_random_teacher=False')
+    output = run(sys.executable, TOOLS / tool, *rest, succeed=False)
+    assert not trap.exists()
+    assert 'model.teacher.checkpoint=' in output if way == 'teacher' else 'Weights only load failed' in output
+
+
+def test_mixed_precision_trains_on_a_cpu(image_root, tmp_path):
+    config = training_config(image_root, tmp_path / 'work', **{'train_cfg.max_epochs': 1})
+    config.dump(tmp_path / 'config.py')
+    run(sys.executable, TOOLS / 'train.py', tmp_path / 'config.py', '--amp')
+    used = Config.fromfile(tmp_path / 'work' / 'config.py')
+    assert used.optim_wrapper.type == 'AutocastOptimWrapper'
+    assert len([entry for entry in logged(tmp_path / 'work') if 'loss_ra' in entry]) == 3
+
+
 @pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh'])
 def test_without_arguments_scripts_say_how_they_are_used(script):
     output = run(TOOLS / script, succeed=False)
