@@ -51,6 +51,6 @@ def run_on_cpu(config: Config) -> None:
     wrapper = {'type': 'MMDistributedDataParallel', 'device_ids': None, **(config.get('model_wrapper_cfg') or {})}
     wrapper.setdefault('find_unused_parameters', config.get('find_unused_parameters', False))
     config.model_wrapper_cfg = wrapper
-    if config.get('optim_wrapper') and config.optim_wrapper.type == 'AmpOptimWrapper':  # --amp; it refuses a CPU
+    if (config.get('optim_wrapper') or {}).get('type') == 'AmpOptimWrapper':  # --amp; it refuses a CPU
         config.optim_wrapper.type = 'AutocastOptimWrapper'
         config.optim_wrapper.pop('loss_scale', None)
