@@ -11,6 +11,8 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 
+from serkd_mm.distillers.teacher_weights import read_checkpoint
+
 # Checkpoints are read without running code, also by loaders that would fall back to unsafe loading. Set to 0 to allow that.
 os.environ.setdefault('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')
 
@@ -36,12 +38,24 @@ def run(name: str, adapt: Callable[[Config], None]) -> None:
     def merge_and_adapt(config: Config, args: Namespace) -> Config:
         config = merge_args(config, args)
         adapt(config)
+        check_checkpoint(config)
         if get_device() == 'cpu':
             run_on_cpu(config)
         return config
 
     tool.merge_args = merge_and_adapt
     tool.main()
+
+
+def check_checkpoint(config: Config) -> None:
+    """Refuse a checkpoint that is not there, is damaged or would run code, before anything is built.
+
+    Raises:
+        ConfigError: It can not be read; the message names it.
+    """
+    path = config.get('load_from')
+    if path and '://' not in path:
+        read_checkpoint(path, f'load_from={path!r}')
 
 
 def run_on_cpu(config: Config) -> None:

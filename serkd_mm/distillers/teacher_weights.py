@@ -47,7 +47,7 @@ def load_weights(model: nn.Module, checkpoint: str, key: str) -> None:
         ConfigError: The file can not be read safely, or its keys or shapes are not the model's.
     """
     where = f'{key}={checkpoint!r}'
-    state_dict = _state_dict(_read(checkpoint, where), where)
+    state_dict = _state_dict(read_checkpoint(_local(checkpoint), where), where)
     try:
         missing, unexpected = model.load_state_dict(state_dict, strict=False)
     except RuntimeError as error:
@@ -57,6 +57,30 @@ def load_weights(model: nn.Module, checkpoint: str, key: str) -> None:
         raise ConfigError(
             f'{where} does not match the teacher. {_listed("Missing", missing)} {_listed("Unexpected", unexpected)}'
         )
+
+
+def read_checkpoint(path: str | Path, where: str) -> Any:
+    """Read a file of torch without running code.
+
+    Args:
+        path: The file.
+        where: How messages call it: the config key and the path.
+
+    Raises:
+        ConfigError: The file is not there, is damaged, or holds more than tensors and plain values.
+    """
+    allow_mmengine_checkpoints()  # Again: the forks of mmengine take their list back, and ours with it, after each load.
+    try:
+        return torch.load(path, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ConfigError(
+            f'{where} holds more than weights, and is not read because it could run code. If you trust its origin, strip '
+            f"it to its state_dict first (mmpretrain's tools/model_converters/publish_model.py does). {error}"
+        ) from error
+    except FileNotFoundError as error:
+        raise ConfigError(f'{where}: there is no such file') from error
+    except (OSError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        raise ConfigError(f'{where} can not be read; is it complete? {type(error).__name__}: {error}') from error
 
 
 def _download(url: str) -> None:
@@ -71,19 +95,6 @@ def _local(checkpoint: str) -> Path:
     if '://' not in checkpoint:
         return Path(checkpoint)
     return Path(torch.hub.get_dir()) / 'checkpoints' / checkpoint.rsplit('/', 1)[1]
-
-
-def _read(checkpoint: str, where: str) -> Any:
-    allow_mmengine_checkpoints()  # Again: the forks of mmengine take their list back, and ours with it, after each load.
-    try:
-        return torch.load(_local(checkpoint), map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ConfigError(
-            f'{where} holds more than weights, and is not read because it could run code. If you trust its origin, strip '
-            f"it to its state_dict first (mmpretrain's tools/model_converters/publish_model.py does). {error}"
-        ) from error
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        raise ConfigError(f'{where} can not be read; is it complete? {type(error).__name__}: {error}') from error
 
 
 def _state_dict(checkpoint: Any, where: str) -> dict[str, torch.Tensor]:

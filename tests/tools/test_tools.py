@@ -206,6 +206,21 @@ def test_a_checkpoint_that_would_run_a_command_is_refused(way, image_root, tmp_p
     assert 'model.teacher.checkpoint=' in output if way == 'teacher' else 'Weights only load failed' in output
 
 
+@pytest.mark.parametrize(('damage', 'message'), [('missing', 'there is no such file'), ('truncated', 'is it complete?')])
+@pytest.mark.parametrize('way', ['test', 'resume'])
+def test_a_checkpoint_that_can_not_be_read_is_named(way, damage, message, image_root, tmp_path):
+    config, checkpoint = tmp_path / 'config.py', tmp_path / 'epoch_1.pth'
+    training_config(image_root, tmp_path / 'work').dump(config)
+    if damage == 'truncated':
+        torch.save(dict(state_dict={'weight': torch.zeros(10000)}), checkpoint)
+        checkpoint.write_bytes(checkpoint.read_bytes()[:20000])
+    arguments = ['test.py', config, checkpoint] if way == 'test' else ['train.py', config, '--resume', checkpoint]
+    output = run(sys.executable, TOOLS / arguments[0], *arguments[1:], succeed=False)
+    assert f"load_from='{checkpoint}'" in output
+    assert message in output
+    assert not list((tmp_path / 'work').glob('*.pth'))
+
+
 def test_mixed_precision_trains_on_a_cpu(image_root, tmp_path):
     config = training_config(image_root, tmp_path / 'work', **{'train_cfg.max_epochs': 1})
     config.dump(tmp_path / 'config.py')
