@@ -117,7 +117,7 @@ class FrozenTeacher(nn.Module):
     @staticmethod
     def _find_autocast_dtype(name: Any) -> torch.dtype | None:
         """The format by its name."""
-        if name is not None and name not in _AUTOCAST_DTYPES:
+        if name is not None and (not isinstance(name, str) or name not in _AUTOCAST_DTYPES):
             raise ConfigError(f'{_KEY}.autocast_dtype={name!r} is no format. {suggest(name, _AUTOCAST_DTYPES)}')
         return _AUTOCAST_DTYPES.get(name)
 
