@@ -57,7 +57,7 @@ def test_the_optimizer_holds_the_student_and_the_projector_and_decays_weights_al
 RRD = {'model.losses.loss_rrd': dict(type='RRDLoss', on='tokens', queue_size=10)}
 
 
-@pytest.mark.parametrize('losses', [{}, RRD], ids=['serkd', 'rrd'])
+@pytest.mark.parametrize('losses', [pytest.param({}, id='serkd'), pytest.param(RRD, id='rrd', marks=pytest.mark.slow)])
 def test_resuming_equals_not_stopping(losses, image_root, tmp_path):
     # With random crops and flips, Mixup and CutMix, stochastic depth and validation between the epochs.
     changes = {

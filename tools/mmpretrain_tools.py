@@ -10,6 +10,7 @@ import mmpretrain
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.runner import find_latest_checkpoint
 
 from serkd_mm.distillers.teacher_weights import read_checkpoint
 
@@ -53,9 +54,14 @@ def check_checkpoint(config: Config) -> None:
     Raises:
         ConfigError: It can not be read; the message names it.
     """
-    path = config.get('load_from')
+    path, where = config.get('load_from'), 'load_from={!r}'
+    if not path and config.get('resume'):
+        path, where = (
+            find_latest_checkpoint(config.work_dir),
+            '--resume finds {!r} (--resume FILE continues from another), which',
+        )
     if path and '://' not in path:
-        read_checkpoint(path, f'load_from={path!r}')
+        read_checkpoint(path, where.format(path))
 
 
 def run_on_cpu(config: Config) -> None:

@@ -221,6 +221,18 @@ def test_a_checkpoint_that_can_not_be_read_is_named(way, damage, message, image_
     assert not list((tmp_path / 'work').glob('*.pth'))
 
 
+def test_a_last_checkpoint_that_is_damaged_is_named_and_left_alone(image_root, tmp_path):
+    config = training_config(image_root, tmp_path / 'work', **{'train_cfg.max_epochs': 1})
+    config.dump(tmp_path / 'config.py')
+    (tmp_path / 'work').mkdir()
+    checkpoint = tmp_path / 'work' / 'epoch_1.pth'
+    checkpoint.write_bytes(b'PK')
+    (tmp_path / 'work' / 'last_checkpoint').write_text(str(checkpoint))
+    output = run(sys.executable, TOOLS / 'train.py', tmp_path / 'config.py', '--resume', succeed=False)
+    assert f"--resume finds '{checkpoint}'" in output
+    assert checkpoint.read_bytes() == b'PK'
+
+
 def test_mixed_precision_trains_on_a_cpu(image_root, tmp_path):
     config = training_config(image_root, tmp_path / 'work', **{'train_cfg.max_epochs': 1})
     config.dump(tmp_path / 'config.py')
