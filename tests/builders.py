@@ -1,6 +1,9 @@
 """Small pairs and image folders that the tests share."""
 
 import copy
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -134,3 +137,29 @@ def training_config(root: Path, work_dir: Path, **changes) -> Config:
         }
     )
     return config
+
+
+class Command:
+    """What unpickling makes a folder of."""
+
+    def __init__(self, path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def run_ranks(script: str, num_ranks: int, *arguments) -> None:
+    """Run a test's file as the processes of ``num_ranks`` ranks; the last argument of each is its rank."""
+    environment = {**os.environ, 'PYTHONPATH': str(Path(__file__).parent), 'OMP_NUM_THREADS': '1'}
+    command = [sys.executable, '-W', 'ignore', script, *map(str, arguments)]
+    ranks = [subprocess.Popen([*command, str(rank)], env=environment) for rank in range(num_ranks)]
+    assert [rank.wait(timeout=300) for rank in ranks] == [0] * num_ranks
+
+
+def extra_memory(prepare: str, run: str) -> int:
+    """By how many MiB the peak of a process of its own grows while ``run`` is executed after ``prepare``."""
+    code = f"import machine, torch\n{prepare}\nbefore = machine.peak('cpu')\n{run}\nprint(machine.peak('cpu') - before)"
+    environment = {**os.environ, 'PYTHONPATH': str(REPOSITORY / 'tools' / 'benchmarks')}
+    done = subprocess.run([sys.executable, '-c', code], env=environment, capture_output=True, text=True, check=True)
+    return int(done.stdout) // 2**20

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from builders import CONFIGS, PREPROCESSOR, build_distiller, distiller_config, images, labels, training_config, write_images
+from builders import CONFIGS, PREPROCESSOR, build_distiller, distiller_config, images, labels, training_config
 from mmengine.config import Config
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
@@ -172,8 +172,9 @@ def test_views_losses_and_the_teacher_do_not_wait_for_the_device(build):
 
 
 @pytest.mark.slow
-def test_a_training_with_all_of_them(tmp_path):
-    config = training_config(write_images(tmp_path / 'images', per_class=3), tmp_path / 'work')
+@pytest.mark.usefixtures('runner_scope')
+def test_a_training_with_all_of_them(image_root, tmp_path):
+    config = training_config(image_root, tmp_path / 'work')
     for side in ('student', 'teacher'):
         config.model[side].update(compile=dict(backend='eager'), channels_last=True)
     config.model.teacher.autocast_dtype = 'bfloat16'

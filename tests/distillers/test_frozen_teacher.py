@@ -2,12 +2,11 @@
 
 import copy
 import logging
-import os
 import pickle
 
 import pytest
 import torch
-from builders import PREPROCESSOR, TEACHER, build_distiller, distiller_config, images, labels
+from builders import PREPROCESSOR, TEACHER, Command, build_distiller, distiller_config, images, labels
 from mmengine.logging import MMLogger
 from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.utils import digit_version
@@ -150,18 +149,10 @@ def test_a_truncated_checkpoint_is_refused(checkpoint, keep):
         from_checkpoint(checkpoint)
 
 
-class _Command:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (self.path,)
-
-
 @pytest.mark.parametrize('save_with', [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path, weights, save_with):
     trap = tmp_path / 'trap'
-    save_with(dict(state_dict=weights, meta=_Command(str(trap))), tmp_path / 'evil.pth')
+    save_with(dict(state_dict=weights, meta=Command(str(trap))), tmp_path / 'evil.pth')
     with pytest.raises(ConfigError, match=r'model\.teacher\.checkpoint='):
         from_checkpoint(tmp_path / 'evil.pth')
     assert not trap.exists()

@@ -1,13 +1,10 @@
 """Gradients of several ranks, in processes of their own: started as a script, this file is one of them."""
 
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from builders import build_distiller, images, labels
+from builders import build_distiller, images, labels, run_ranks
 from mmengine.model import MMDistributedDataParallel
 from torch import distributed
 
@@ -52,10 +49,7 @@ def labels_of(rank):
 
 @pytest.mark.parametrize('losses', LOSSES)
 def test_two_ranks_have_the_gradients_of_one_process(losses, tmp_path):
-    environment = {**os.environ, 'PYTHONPATH': str(Path(__file__).parents[1]), 'OMP_NUM_THREADS': '1'}
-    command = [sys.executable, '-W', 'ignore', __file__, str(tmp_path), losses]
-    ranks = [subprocess.Popen([*command, str(rank)], env=environment) for rank in range(NUM_RANKS)]
-    assert [rank.wait(timeout=300) for rank in ranks] == [0] * NUM_RANKS
+    run_ranks(__file__, NUM_RANKS, tmp_path, losses)
     first, second = (torch.load(tmp_path / f'{rank}.pth', weights_only=True) for rank in range(NUM_RANKS))
     assert all(torch.equal(first[name], second[name]) for name in first)
 

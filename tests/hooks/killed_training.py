@@ -60,6 +60,8 @@ def main() -> None:
     while kills < wanted:
         process = start(config)
         while not (work_dir / 'begun').exists():
+            if os.waitpid(process, os.WNOHANG) != (0, 0):
+                raise SystemExit('A start ended before its first epoch began')
             time.sleep(0.005)
         time.sleep(rng.uniform(0, 0.4))
         os.kill(process, signal.SIGKILL)

@@ -1,13 +1,10 @@
 """RRD's queue on several ranks, in processes of their own: started as a script, this file is one of them."""
 
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from builders import build_distiller, images, labels
+from builders import build_distiller, images, labels, run_ranks
 from mmengine.model import MMDistributedDataParallel
 from torch import distributed
 
@@ -43,10 +40,7 @@ def train(rank, folder):
 
 
 def test_every_rank_holds_the_same_queue(tmp_path):
-    environment = {**os.environ, 'PYTHONPATH': str(Path(__file__).parents[1]), 'OMP_NUM_THREADS': '1'}
-    command = [sys.executable, '-W', 'ignore', __file__, str(tmp_path)]
-    ranks = [subprocess.Popen([*command, str(rank)], env=environment) for rank in range(NUM_RANKS)]
-    assert [rank.wait(timeout=300) for rank in ranks] == [0] * NUM_RANKS
+    run_ranks(__file__, NUM_RANKS, tmp_path)
     states = [torch.load(tmp_path / f'{rank}.pth', weights_only=True) for rank in range(NUM_RANKS)]
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])

@@ -1,10 +1,8 @@
 """Superpixel tokens against a token-by-token evaluation of equations 7 and 8."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
+from builders import extra_memory
 from reference import dense_superpixels
 
 from serkd_mm.ops import OutputGrid, associate_superpixels, neighbourhoods, superpixel_grid, superpixel_tokens
@@ -60,17 +58,12 @@ def test_images_do_not_depend_on_how_many_are_computed_at_a_time(gathered_size, 
 @pytest.mark.slow
 def test_memory_does_not_hold_an_association_with_every_superpixel():
     # The tokens are 8 MB and their nine associations 5 MB; N x M associations would be 537 MB, several times over.
-    code = """
-import resource, torch
+    prepare = """
 from serkd_mm.ops import superpixel_tokens
 grid = torch.randn(2, 16, 256, 256).requires_grad_()
 superpixel_tokens(grid[:, :, :8, :8], 8).sum().backward()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-superpixel_tokens(grid, 8).sum().backward()
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 200
+    assert extra_memory(prepare, 'superpixel_tokens(grid, 8).sum().backward()') < 200
 
 
 def test_detached_association_leaves_the_gradient_of_equation_8_alone():

@@ -13,7 +13,7 @@ import cv2
 import mmpretrain
 import pytest
 import torch
-from builders import REPOSITORY, training_config, write_images
+from builders import REPOSITORY, Command, training_config, write_images
 from mmengine.config import Config
 from sklearn.datasets import load_sample_images
 
@@ -175,16 +175,6 @@ def test_wrong_settings_end_every_process_with_the_key(image_root, tmp_path):
     output = run(TOOLS / 'dist_train.sh', tmp_path / 'config.py', 2, *wrong, succeed=False)
     assert 'model.student.taps.patches' in output
     assert "'layers'" in output
-
-
-class Command:
-    """What unpickling makes a folder of."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (self.path,)
 
 
 @pytest.mark.parametrize('way', ['test', 'resume', 'load_from', 'teacher'])

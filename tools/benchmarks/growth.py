@@ -93,11 +93,7 @@ def main() -> None:
     args = parser.parse_args()
     about = machine.describe(args.device, args.dtype)
     results = run(args.device, args.dtype, args.seconds)
-    print(f'\n{table(results)}')
-    path = args.out / f'growth_{args.device}'
-    machine.save(path.with_suffix('.json'), about, results)
-    plot(path.with_suffix('.png'), results)
-    print(f'\nSaved {path}.json and {path}.png')
+    machine.report(args.out / f'growth_{args.device}', about, results, table(results), plot)
 
 
 if __name__ == '__main__':

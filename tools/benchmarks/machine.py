@@ -93,10 +93,13 @@ def reset_peak(device: str) -> int:
     return peak(device)
 
 
-def save(path: Path, about: dict[str, str], results: Any) -> None:
-    """Write what was measured, and on what."""
+def report(path: Path, about: dict[str, str], results: Any, table: str, plot: Callable[[Path, Any], None]) -> None:
+    """Print the table, and write what was measured, on what, and its plot, to ``path`` with ``.json`` and ``.png``."""
+    print(f'\n{table}')
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({'machine': about, 'results': results}, indent=1) + '\n')
+    path.with_suffix('.json').write_text(json.dumps({'machine': about, 'results': results}, indent=1) + '\n')
+    plot(path.with_suffix('.png'), results)
+    print(f'\nSaved {path}.json and {path}.png')
 
 
 def _processor() -> str:

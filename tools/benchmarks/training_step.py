@@ -248,11 +248,7 @@ def main() -> None:
     about = machine.describe(args.device, args.dtype)
     about['timm'] = version('timm') if find_spec('timm') else 'not installed'
     results = run(args.device, args.dtype, args.batch or (128 if args.device == 'cuda' else 8), args.seconds)
-    print(f'\n{table(results)}')
-    path = args.out / f'training_step_{args.device}'
-    machine.save(path.with_suffix('.json'), about, results)
-    plot(path.with_suffix('.png'), results)
-    print(f'\nSaved {path}.json and {path}.png')
+    machine.report(args.out / f'training_step_{args.device}', about, results, table(results), plot)
 
 
 if __name__ == '__main__':
