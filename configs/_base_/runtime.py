@@ -8,4 +8,6 @@ custom_hooks = [
     dict(type='PlainCheckpointHook'),  # checkpoints that any torch and mmpretrain's own tools read
     dict(type='EpochSeedHook'),  # a run that was resumed is the run that was not stopped
     dict(type='FiniteLossHook'),  # stops at a loss that is not a number, before anything of it is saved
+    dict(type='LabelRangeHook'),  # labels that the head has no output for are told before training
+    dict(type='ImageErrorHook'),  # a file that is no image is named
 ]

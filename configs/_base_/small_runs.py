@@ -40,7 +40,12 @@ default_hooks = dict(
     checkpoint=dict(type='SafeCheckpointHook', interval=50, max_keep_ckpts=1),
     sampler_seed=dict(type='DistSamplerSeedHook'),
 )
-custom_hooks = [dict(type='PlainCheckpointHook'), dict(type='FiniteLossHook')]
+custom_hooks = [
+    dict(type='PlainCheckpointHook'),
+    dict(type='FiniteLossHook'),
+    dict(type='LabelRangeHook'),
+    dict(type='ImageErrorHook'),
+]
 env_cfg = dict(
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),

@@ -1,12 +1,18 @@
 import math
 
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 from mmpretrain.registry import HOOKS
 
 
+_ADVICE = (
+    'Look for broken images, lower optim_wrapper.optimizer.lr, set optim_wrapper.clip_grad=dict(max_norm=5.0), or train '
+    'without --amp; a term that is wrong by itself can be left out with model.losses.NAME=None.'
+)
+
+
 class NonFiniteLossError(FloatingPointError):
-    """A loss was infinite or not a number; the message says when, which terms, and what to do."""
+    """A loss, or the weights after a step, were infinite or not a number; the message says when, which, and what to do."""
 
 
 @HOOKS.register_module()
@@ -14,7 +20,8 @@ class FiniteLossHook(Hook):
     """Stop a run whose loss is infinite or not a number, before anything of it is saved.
 
     Reads the numbers that mmengine's ``RuntimeInfoHook`` has taken for the log of the same iteration: nothing more is
-    fetched from the device.
+    fetched from the device. The step after a finite loss, and the images of another rank, can spoil the weights too: they
+    are looked at when they are saved.
     """
 
     priority = 'HIGH'  # After RuntimeInfoHook, before an EMA is updated and a checkpoint saved.
@@ -34,11 +41,26 @@ class FiniteLossHook(Hook):
         }
         wrong = [name for name, value in losses.items() if not math.isfinite(value)]
         if wrong:
-            last = runner.message_hub.runtime_info.get('last_ckpt')
+            terms = ', '.join(f'{name}={value:.4g}' for name, value in losses.items())
             raise NonFiniteLossError(
-                f'iteration {runner.iter + 1}, epoch {runner.epoch + 1}: {", ".join(wrong)} is not finite. Terms: '
-                + ', '.join(f'{name}={value:.4g}' for name, value in losses.items())
-                + f'. Nothing of it is saved; the last checkpoint is {last or "none yet"}, and --resume continues from it. '
-                'Look for broken images, lower optim_wrapper.optimizer.lr, set optim_wrapper.clip_grad=dict(max_norm=5.0), '
-                'or train without --amp; a term that is wrong by itself can be left out with model.losses.NAME=None.'
+                f'iteration {runner.iter + 1}, epoch {runner.epoch + 1}: {", ".join(wrong)} is not finite. '
+                f'Terms: {terms}. {_what_to_do(runner)}'
             )
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Look at the weights that are about to be saved.
+
+        Raises:
+            NonFiniteLossError: One is infinite or not a number; no checkpoint is written or removed.
+        """
+        wrong = [name for name, value in checkpoint['state_dict'].items() if not value.isfinite().all()]
+        if wrong:
+            when = 'iteration {iter}, epoch {epoch}'.format(**checkpoint['meta'])
+            raise NonFiniteLossError(
+                f'{when}: {len(wrong)} of the weights are not finite, as {wrong[0]}. {_what_to_do(runner)}'
+            )
+
+
+def _what_to_do(runner: Runner) -> str:
+    last = find_latest_checkpoint(runner.work_dir)
+    return f'Nothing of it is saved; the last checkpoint is {last or "none yet"}, and --resume continues from it. {_ADVICE}'

@@ -29,3 +29,16 @@ def test_the_run_stops_and_the_last_checkpoint_resumes(image_root, tmp_path):
     runner = Runner.from_cfg(mended)
     runner.train()
     assert runner.iter == 6
+
+
+def test_weights_that_the_last_step_has_spoilt_are_not_saved(image_root, tmp_path):
+    # From the sixth iteration on, the last of epoch 2: its loss is finite, its step is not.
+    explode = [dict(type='MultiStepLR', milestones=[5], gamma=1e40, by_epoch=False)]
+    config = training_config(image_root, tmp_path, param_scheduler=explode)
+    config.optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.01, weight_decay=10.0))
+    config.default_hooks.checkpoint.max_keep_ckpts = 1
+    config.custom_hooks.append(dict(type='EMAHook'))
+    with pytest.raises(NonFiniteLossError, match=r'iteration 6, epoch 2: \d+ of the weights .*epoch_1\.pth'):
+        Runner.from_cfg(config).train()
+    assert sorted(path.name for path in tmp_path.glob('epoch_*.pth')) == ['epoch_1.pth']
+    assert (tmp_path / 'last_checkpoint').read_text().endswith('epoch_1.pth')
