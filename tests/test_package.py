@@ -1,5 +1,6 @@
 """Importing the package."""
 
+import json
 import re
 import subprocess
 import sys
@@ -34,12 +35,20 @@ MODEL_NAMES = [
     'LeViTDistilledClsHead',
     'EfficientFormerDistilledClsHead',
 ]
+HOOK_NAMES = [
+    'PlainCheckpointHook',
+    'SafeCheckpointHook',
+    'EpochSeedHook',
+    'FiniteLossHook',
+    'LabelRangeHook',
+    'ImageErrorHook',
+]
 
 
 def test_components_are_in_mmpretrain_s_own_registries():
     for name in MODEL_NAMES:
         assert MODELS.module_dict[name].__module__.startswith('serkd_mm.'), name
-    for name in ('PlainCheckpointHook', 'SafeCheckpointHook', 'EpochSeedHook', 'FiniteLossHook'):
+    for name in HOOK_NAMES:
         assert name in HOOKS.module_dict
         assert name not in MMENGINE_HOOKS.module_dict
     assert 'AutocastOptimWrapper' in OPTIM_WRAPPERS.module_dict
@@ -54,6 +63,16 @@ def test_a_missing_package_gives_one_error_that_names_both_extras(missing):
     assert last.startswith('ImportError')
     assert 'serkd-mm[mmlab]' in last
     assert 'serkd-mm[onedl]' in last
+
+
+def test_installing_the_plugin_touches_no_package_that_is_there():
+    # Whatever this environment has, mmcv or mmcv-lite, the official packages or the forks, pip would install one package.
+    command = [sys.executable, '-m', 'pip', 'install', '--dry-run', '--no-index', '--no-build-isolation', '--quiet']
+    done = subprocess.run(
+        [*command, '--report', '-', '--editable', str(REPOSITORY)], capture_output=True, text=True, check=True
+    )
+    report = json.loads(done.stdout)
+    assert [package['metadata']['name'] for package in report['install']] == ['serkd-mm']
 
 
 def test_version_is_the_one_that_is_installed():

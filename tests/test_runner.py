@@ -57,11 +57,21 @@ def test_the_optimizer_holds_the_student_and_the_projector_and_decays_weights_al
 RRD = {'model.losses.loss_rrd': dict(type='RRDLoss', on='tokens', queue_size=10)}
 
 
-@pytest.mark.parametrize('losses', [pytest.param({}, id='serkd'), pytest.param(RRD, id='rrd', marks=pytest.mark.slow)])
-def test_resuming_equals_not_stopping(losses, image_root, tmp_path):
+WORKERS = {'train_dataloader.num_workers': 2, 'train_dataloader.persistent_workers': True}
+
+
+@pytest.mark.parametrize(
+    'settings',
+    [
+        pytest.param({}, id='serkd'),
+        pytest.param(WORKERS, id='workers', marks=pytest.mark.slow),
+        pytest.param(RRD, id='rrd', marks=pytest.mark.slow),
+    ],
+)
+def test_resuming_equals_not_stopping(settings, image_root, tmp_path):
     # With random crops and flips, Mixup and CutMix, stochastic depth and validation between the epochs.
     changes = {
-        **losses,
+        **settings,
         'model.student.model.train_cfg': dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),
         'model.student.model.backbone.drop_path_rate': 0.1,
     }
@@ -71,7 +81,7 @@ def test_resuming_equals_not_stopping(losses, image_root, tmp_path):
     assert parts.iter == whole.iter == 6
     one, two = (load(tmp_path / name / 'epoch_2.pth') for name in ('whole', 'parts'))
     assert_equal_states(two['state_dict'], one['state_dict'])
-    assert ('distill.losses.loss_rrd.queue' in one['state_dict']) == bool(losses)
+    assert ('distill.losses.loss_rrd.queue' in one['state_dict']) == (settings is RRD)
     for index, state in one['optimizer']['state'].items():
         assert_equal_states(two['optimizer']['state'][index], state)
     log_one, log_two = (c['message_hub']['log_scalars']['train/loss']['log_history'] for c in (one, two))
@@ -95,9 +105,11 @@ def test_ema_averages_the_student_and_shares_the_teacher(image_root, tmp_path):
     assert run(resumed).iter == 9
 
 
-def test_accumulation_and_clipping(image_root, tmp_path):
+@pytest.mark.parametrize('wrapper', ['OptimWrapper', 'AutocastOptimWrapper'])
+def test_accumulation_and_clipping_and_ema(wrapper, image_root, tmp_path):
     config = training_config(image_root, tmp_path, **{'train_cfg.max_epochs': 1})
-    config.optim_wrapper.update(accumulative_counts=2, clip_grad=dict(max_norm=1.0))
+    config.optim_wrapper.update(type=wrapper, accumulative_counts=2, clip_grad=dict(max_norm=1.0))
+    config.custom_hooks.append(dict(type='EMAHook'))
     runner = run(config)
     assert all(weight.isfinite().all() for weight in runner.model.parameters())
     assert 'train/grad_norm' in runner.message_hub.log_scalars

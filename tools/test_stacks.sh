@@ -1,30 +1,52 @@
 #!/usr/bin/env bash
-# Build the oldest and the newest stacks that are supported, each in an environment of its own, and run every test on each.
-#   bash tools/test_stacks.sh [FOLDER]      needs python3.10, python3.11 and python3.13; 5 GB and 10 minutes a stack
+# Build the stacks that are supported, each in an environment of its own, run every test on each, and print the README's table.
+#   bash tools/test_stacks.sh [FOLDER]      needs python3.10, python3.11, python3.13 and a C++ compiler; 25 GB, 15 minutes a stack
+# A FOLDER of an earlier start keeps its environments; NAME.log in it has what the tests of a stack said.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 FOLDER=${1:-$(mktemp -d)}
 TESTS=(pytest scikit-learn matplotlib)
+OLD_TORCH=('torch==2.1.2' 'torchvision==0.16.2' 'numpy<2' 'opencv-python<4.11' 'mmengine==0.10.7' 'setuptools<81')
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_QUIET=1
 
-# test_stack NAME PYTHON REQUIREMENT...
-test_stack() {
-  local python="$FOLDER/$1/bin/python"
+# build_stack NAME PYTHON REQUIREMENT...
+build_stack() {
   "$2" -m venv "$FOLDER/$1"
-  "$python" -m pip install --quiet --disable-pip-version-check "${@:3}" "${TESTS[@]}"
-  "$python" -m pip install --quiet --disable-pip-version-check --no-deps --editable .
-  if "$python" -m pytest -p no:cacheprovider >"$FOLDER/$1.log" 2>&1; then
-    results+=("passed  $1: $(tail -n 1 "$FOLDER/$1.log")")
-  else
-    results+=("FAILED  $1: see $FOLDER/$1.log")
-  fi
-  echo "${results[-1]}"
+  "$FOLDER/$1/bin/python" -m pip install "${@:3}" "${TESTS[@]}"
 }
 
-results=()
-test_stack oldest python3.10 'torch==2.1.2' 'torchvision==0.16.2' 'numpy<2' 'opencv-python<4.11' 'mmengine==0.10.7' \
-  'mmcv-lite==2.1.0' mmpretrain 'setuptools<81'
-test_stack newest python3.11 torch torchvision mmengine mmcv-lite mmpretrain 'setuptools<81'
-test_stack newest-python python3.13 torch torchvision mmengine mmcv-lite mmpretrain 'setuptools<81'
-test_stack forks python3.11 torch torchvision onedl-mmengine onedl-mmcv onedl-mmpretrain 'setuptools<81'
-printf '%s\n' '' "${results[@]}"
-case "${results[*]}" in *FAILED*) exit 1 ;; esac
+# test_stack NAME: install this package into a stack and run the tests; a row of the table.
+test_stack() {
+  local python="$FOLDER/$1/bin/python" result=passed
+  "$python" -m pip install --no-deps --editable .
+  "$python" -m pytest -p no:cacheprovider >"$FOLDER/$1.log" 2>&1 || result=FAILED
+  rows+=("$("$python" - "$1" "$result" "$FOLDER/$1.log" <<'PYTHON'
+import datetime, importlib.metadata, pathlib, platform, re, sys
+
+name, result, log = sys.argv[1:]
+versions = {package.metadata['Name']: package.version for package in importlib.metadata.distributions()}
+mmcv = next(package for package in ('mmcv', 'mmcv-lite', 'onedl-mmcv') if package in versions)
+fork = 'onedl-' if mmcv == 'onedl-mmcv' else ''
+counts = re.findall(r'\d+ (?:passed|failed|error|skipped)\w*', pathlib.Path(log).read_text()[-300:])
+packages = [(package, versions[package]) for package in ('torch', 'torchvision', f'{fork}mmengine', mmcv, f'{fork}mmpretrain')]
+cells = [name, platform.python_version(), *(f'{package} {version}' for package, version in packages)]
+print('|', ' | '.join([*cells, f'{result}: {", ".join(counts)}', str(datetime.date.today())]), '|')
+PYTHON
+)")
+  echo "${rows[-1]}"
+}
+
+build_stack oldest python3.10 "${OLD_TORCH[@]}" 'mmcv-lite==2.1.0' mmpretrain
+build_stack full-mmcv python3.10 "${OLD_TORCH[@]}" mmpretrain wheel ninja psutil
+MMCV_WITH_OPS=1 "$FOLDER/full-mmcv/bin/python" -m pip install --no-build-isolation 'mmcv==2.1.0'
+build_stack newest python3.11 torch torchvision mmengine mmcv-lite mmpretrain 'setuptools<81'
+build_stack newest-python python3.13 torch torchvision mmengine mmcv-lite mmpretrain 'setuptools<81'
+build_stack forks python3.11 torch torchvision onedl-mmengine onedl-mmcv onedl-mmpretrain 'setuptools<81'
+
+rows=()
+for stack in oldest full-mmcv newest newest-python forks; do
+  test_stack "$stack"
+done
+printf '%s\n' '' '| stack | Python | torch | torchvision | mmengine | mmcv | mmpretrain | tests | date |' \
+  '| --- | --- | --- | --- | --- | --- | --- | --- | --- |' "${rows[@]}"
+case "${rows[*]}" in *FAILED*) exit 1 ;; esac

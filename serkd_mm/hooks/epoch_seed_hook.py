@@ -1,8 +1,11 @@
+from functools import partial
+
 import numpy as np
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.runner.utils import set_random_seed
 from mmpretrain.registry import HOOKS
+from torch.utils.data import DataLoader
 
 
 @HOOKS.register_module()
@@ -10,8 +13,8 @@ class EpochSeedHook(Hook):
     """Make the random numbers of an epoch depend on the seed of the run and the number of the epoch alone.
 
     mmengine saves no random state, so a run that was stopped and resumed mixes and augments other images than one that was
-    not. With this hook both are the same run. (Augmentation in worker processes: mmengine seeds a worker when it starts, so
-    with ``persistent_workers=True`` what workers draw depends on where the run was resumed.)
+    not. With this hook both are the same run. Worker processes are started anew for each epoch, persistent ones too, because
+    they draw the augmentation. The first epoch has what the start of the run has seeded: nothing resumes inside it.
     """
 
     priority = 'VERY_HIGH'
@@ -19,6 +22,15 @@ class EpochSeedHook(Hook):
     def before_train_epoch(self, runner: Runner) -> None:
         """Seed Python, NumPy and torch; ranks differ where ``randomness.diff_rank_seed`` says so, as at the start."""
         if runner.epoch == 0:
-            return  # It has what the start of the run has seeded, and can not be resumed.
-        (seed,) = np.random.SeedSequence((runner.seed, runner.epoch)).generate_state(1)
-        set_random_seed(int(seed >> 1), diff_rank_seed=runner._randomness_cfg.get('diff_rank_seed', False))
+            return
+        (drawn,) = np.random.SeedSequence((runner.seed, runner.epoch)).generate_state(1)
+        seed = int(drawn >> 1)
+        set_random_seed(seed, diff_rank_seed=runner._randomness_cfg.get('diff_rank_seed', False))
+        _restart_workers(runner.train_dataloader, seed)
+
+
+def _restart_workers(loader: DataLoader, seed: int) -> None:
+    """Let the next epoch begin with new worker processes, which mmengine's function seeds by rank, worker and ``seed``."""
+    if isinstance(loader.worker_init_fn, partial) and 'seed' in loader.worker_init_fn.keywords:
+        loader.worker_init_fn = partial(loader.worker_init_fn, seed=seed)
+    loader._iterator = None  # What keeps persistent workers.

@@ -4,7 +4,6 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner, find_latest_checkpoint
 from mmpretrain.registry import HOOKS
 
-
 _ADVICE = (
     'Look for broken images, lower optim_wrapper.optimizer.lr, set optim_wrapper.clip_grad=dict(max_norm=5.0), or train '
     'without --amp; a term that is wrong by itself can be left out with model.losses.NAME=None.'

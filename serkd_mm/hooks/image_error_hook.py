@@ -1,8 +1,11 @@
+from collections.abc import Iterator
+
 from mmengine.dataset import Compose
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from .data_errors import DataError, datasets
 
@@ -19,10 +22,18 @@ class ImageErrorHook(Hook):
     def before_run(self, runner: Runner) -> None:
         """Let the pipelines of all data sets tell the file."""
         for _, dataset in datasets(runner):
-            for part in getattr(dataset, 'datasets', [dataset]):  # Those of a ConcatDataset.
-                part = getattr(part, 'dataset', part)  # That of a RepeatDataset.
-                if hasattr(part, 'pipeline') and not isinstance(part.pipeline, TellingPipeline):
+            for part in _innermost(dataset):
+                if type(getattr(part, 'pipeline', None)) is Compose:
                     part.pipeline = TellingPipeline(part.pipeline)
+
+
+def _innermost(dataset: Dataset) -> Iterator[Dataset]:
+    """The data sets inside wrappers such as ``ConcatDataset`` and ``RepeatDataset``, or the data set itself."""
+    inside = getattr(dataset, 'datasets', None) or [part for part in [getattr(dataset, 'dataset', None)] if part is not None]
+    for part in inside:
+        yield from _innermost(part)
+    if not inside:
+        yield dataset
 
 
 class TellingPipeline(Compose):
@@ -46,7 +57,8 @@ class TellingPipeline(Compose):
             result = super().__call__(data)
         except Exception as error:
             raise DataError(
-                f'{path}: {type(error).__name__}: {str(error).strip()}. Replace the file or take it out of the data set.'
+                f'{path}: {type(error).__name__}: {str(error).strip()}. Replace the file or take it out of the data set; '
+                'if every file fails, the pipeline is wrong.'
             ) from error
         image = result.get('inputs') if isinstance(result, dict) else None
         if isinstance(image, Tensor) and image.is_floating_point() and not image.isfinite().all():

@@ -17,6 +17,8 @@ from mmpretrain.structures import DataSample
 from serkd_mm.distillers.model_source import find_model
 
 FILES = sorted(path for path in CONFIGS.rglob('*.py') if '_base_' not in path.parts)
+# The ablations' own settings are compared with the tables below; that each of the many also takes a step may take its time.
+EACH = [pytest.param(path, marks=pytest.mark.slow if path.parent.name == 'ablations' else []) for path in FILES]
 TRANSFER = [path for path in FILES if path.parent.name == 'transfer']
 
 
@@ -66,7 +68,7 @@ def step(config, size):
     return model
 
 
-@pytest.mark.parametrize('path', FILES, ids=name_of)
+@pytest.mark.parametrize('path', EACH, ids=name_of)
 def test_builds_and_learns_from_generated_images(path, monkeypatch, tmp_path):
     config = load(path, monkeypatch, tmp_path)
     size = 64 if path.is_relative_to(CONFIGS / 'serkd') else 32

@@ -10,6 +10,8 @@ import torch
 from builders import NUM_CLASSES, training_config, write_images
 from mmengine.runner import Runner
 
+from serkd_mm.hooks import DataError
+
 pytestmark = pytest.mark.usefixtures('runner_scope')
 
 PICTURE = 'class1/1.jpg'
@@ -125,6 +127,16 @@ def test_the_file_is_named_and_the_last_checkpoint_still_resumes(damage, setting
     assert (tmp_path / 'work' / 'epoch_1.pth').read_bytes() == saved
 
 
+def test_inside_wrappers_too(trained, tmp_path):
+    shutil.copytree(trained / 'train', tmp_path / 'train')
+    empty(tmp_path / 'train')
+    config = training_config(tmp_path / 'train', tmp_path / 'work')
+    both = dict(type='ConcatDataset', datasets=[config.train_dataloader.dataset, config.val_dataloader.dataset])
+    config.train_dataloader.dataset = dict(type='RepeatDataset', times=2, dataset=both)
+    with pytest.raises(DataError, match=PICTURE):
+        Runner.from_cfg(config).train()
+
+
 @pytest.mark.parametrize('batch_size', [1, 5], ids=['one image a batch', 'odd last batch'])
 def test_batches_of_any_size_train(batch_size, trained, tmp_path):
     config = training_config(trained / 'train', tmp_path, **{'train_dataloader.batch_size': batch_size})
@@ -135,6 +147,7 @@ def test_batches_of_any_size_train(batch_size, trained, tmp_path):
     assert all(weight.isfinite().all() for weight in runner.model.parameters())
 
 
+@pytest.mark.slow
 def test_the_model_gets_the_images_it_got_without_the_hooks(trained, tmp_path):
     losses = []
     for name, left_out in (('with', ()), ('without', ('LabelRangeHook', 'ImageErrorHook'))):
@@ -146,11 +159,11 @@ def test_the_model_gets_the_images_it_got_without_the_hooks(trained, tmp_path):
     assert torch.equal(*losses)
 
 
-def test_fewer_classes_than_outputs_are_told_once_and_train(trained, tmp_path, told):
+def test_fewer_classes_than_outputs_are_told_and_train(trained, tmp_path):
     shutil.copytree(trained / 'train', tmp_path / 'train')
     shutil.rmtree(tmp_path / 'train' / 'class3')
     runner = Runner.from_cfg(training_config(tmp_path / 'train', tmp_path / 'work', **{'train_cfg.max_epochs': 1}))
     warnings = []
     runner.logger.warning = warnings.append
     runner.train()
-    assert [warning for warning in warnings if 'train_dataloader.dataset has 3 classes and the head 4 outputs' in warning]
+    assert 'train_dataloader.dataset has 3 classes and the head 4 outputs' in '\n'.join(warnings)

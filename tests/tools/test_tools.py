@@ -29,7 +29,7 @@ PIPELINES = {
 }
 
 
-def run(*command, cwd=REPOSITORY, succeed=True, **environment):
+def run(*command, cwd=REPOSITORY, succeed=True, timeout=600, **environment):
     """Run a command; give its output, and show it when it does not end as it should."""
     settings = {'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '-1', 'PORT': str(free_port())}
     done = subprocess.run(
@@ -39,7 +39,7 @@ def run(*command, cwd=REPOSITORY, succeed=True, **environment):
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        timeout=600,
+        timeout=timeout,
         check=False,
     )
     assert (done.returncode == 0) == succeed, done.stdout[-6000:]
@@ -175,6 +175,25 @@ def test_wrong_settings_end_every_process_with_the_key(image_root, tmp_path):
     output = run(TOOLS / 'dist_train.sh', tmp_path / 'config.py', 2, *wrong, succeed=False)
     assert 'model.student.taps.patches' in output
     assert "'layers'" in output
+
+
+def test_no_rank_waits_for_one_that_fails(tmp_path):
+    # One of two ranks meets a broken image in the second epoch; the other one waits for its gradients.
+    root, work_dir = write_images(tmp_path / 'images', per_class=3), tmp_path / 'work'
+    config = training_config(root, work_dir)
+    config.dump(tmp_path / 'config.py')
+    train = [TOOLS / 'dist_train.sh', tmp_path / 'config.py', 2]
+    run(*train, '--cfg-options', 'train_cfg.max_epochs=1')
+    saved = {path.name: path.read_bytes() for path in work_dir.glob('*.pth')}
+    broken = root / 'class2' / '1.jpg'
+    picture = broken.read_bytes()
+    broken.write_bytes(b'')
+    output = run(*train, '--resume', succeed=False, timeout=120)
+    assert f'{broken}: ' in output
+    assert {path.name: path.read_bytes() for path in work_dir.glob('*.pth')} == saved
+    broken.write_bytes(picture)
+    run(*train, '--resume')
+    assert (work_dir / 'epoch_2.pth').exists()
 
 
 @pytest.mark.parametrize('way', ['test', 'resume', 'load_from', 'teacher'])
