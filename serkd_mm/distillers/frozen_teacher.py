@@ -4,19 +4,22 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from mmengine.dist import all_gather_object
 from mmengine.logging import print_log
 from torch import nn
 
+from ..ops.cells import cell_sides
 from .acceleration import Acceleration
 from .config_errors import ConfigError, check_keys, suggest
+from .default_taps import default_taps
 from .input_statistics import InputStatistics, Renormalise
 from .model_source import check_file, find_model
 from .taps import Feature, Taps
 from .teacher_weights import fetch_weights, load_weights
 
 _KEY = 'model.teacher'
-_SETTINGS = ['model', 'checkpoint', 'taps', 'allow_random_teacher', 'autocast_dtype', 'compile', 'channels_last']
+_SETTINGS = ['model', 'checkpoint', 'taps', 'input_size', 'allow_random_teacher', 'autocast_dtype', 'compile', 'channels_last']
 _AUTOCAST_DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
 
@@ -27,32 +30,46 @@ class FrozenTeacher(nn.Module):
     it; copies of the distiller (an EMA model) share it instead of copying it.
 
     Args:
-        config: ``dict(model, checkpoint, taps, allow_random_teacher=False, autocast_dtype=None, compile=False,
-            channels_last=False)``.
+        config: ``dict(model, checkpoint, taps=None, input_size=None, allow_random_teacher=False, autocast_dtype=None,
+            compile=False, channels_last=False)``.
 
             - **model**: a dict, a config file or a name of mmpretrain's zoo.
             - **checkpoint**: a path or URL, or True for the zoo's own weights. A file must exist when the model is built;
               weights are read (and downloaded) when training starts.
-            - **taps**: module path of each feature, by name.
+            - **taps**: module path of each feature, by name; left out, they are found, see :func:`default_taps`.
+            - **input_size**: height and width, one number or both, that images are resized to for a teacher that needs
+              another size than the student.
             - **allow_random_teacher**: where the weights can not be had, distil from noise. For tests of the machinery.
             - **autocast_dtype**: 'bfloat16', 'float16' or 'float32': the teacher's own, whatever the student trains in. By
               default it runs as the student does.
             - **compile**, **channels_last**: see :class:`Acceleration`.
         used_taps: Names of the taps that a loss reads.
         student_statistics: What the student's preprocessor makes of an image.
+        student_input_size: Channels, height and width of the student's images.
 
     Raises:
         ConfigError: A setting is unknown, the model or a tap does not exist, or there is no checkpoint.
     """
 
-    def __init__(self, config: Mapping, used_taps: set[str], student_statistics: InputStatistics) -> None:
+    def __init__(
+        self,
+        config: Mapping,
+        used_taps: set[str],
+        student_statistics: InputStatistics,
+        student_input_size: tuple[int, int, int],
+    ) -> None:
         super().__init__()
         check_keys(config, _SETTINGS, _KEY)
         source = find_model(config.get('model'), f'{_KEY}.model')
         self.allow_random = bool(config.get('allow_random_teacher', False))
         self.checkpoint = self._find_checkpoint(config.get('checkpoint'), source.weights)
         self.model = source.build(f'{_KEY}.model')
-        self.taps = Taps(self.model, config.get('taps'), used_taps, f'{_KEY}.taps')
+        self.input_size = self._find_input_size(config.get('input_size'))
+        taps = config.get('taps')
+        if taps is None:
+            seen = (student_input_size[0], *(self.input_size or student_input_size[1:]))
+            taps = default_taps(self.model, used_taps, seen, f'{_KEY}.taps')
+        self.taps = Taps(self.model, taps, used_taps, f'{_KEY}.taps')
         own = InputStatistics.of(self.model.data_preprocessor) if source.normalises else student_statistics
         self.renormalise = Renormalise(student_statistics, own)
         self.autocast_dtype = self._find_autocast_dtype(config.get('autocast_dtype'))
@@ -68,6 +85,8 @@ class FrozenTeacher(nn.Module):
         # Following the images, and not the distiller, keeps it here when a copy of the distiller moves (an EMA on the CPU).
         if (self.renormalise.scale.device, self.renormalise.scale.dtype) != (inputs.device, inputs.dtype):
             self.to(inputs)
+        if self.input_size is not None:
+            inputs = F.interpolate(inputs, self.input_size, mode='bicubic', antialias=True)
         with self._autocast(inputs.device.type), self.taps.record(tuple(inputs.shape[-2:])) as features:
             self.model(self.renormalise(inputs), mode='tensor')
         return features
@@ -113,6 +132,14 @@ class FrozenTeacher(nn.Module):
             return nullcontext()
         mixed = self.autocast_dtype != torch.float32
         return torch.autocast(device, self.autocast_dtype if mixed else None, enabled=mixed)
+
+    @staticmethod
+    def _find_input_size(size: Any) -> tuple[int, int] | None:
+        """The size as (height, width)."""
+        try:
+            return None if size is None else cell_sides(size, f'{_KEY}.input_size')
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
 
     @staticmethod
     def _find_autocast_dtype(name: Any) -> torch.dtype | None:

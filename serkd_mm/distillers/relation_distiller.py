@@ -11,6 +11,7 @@ from ..heads import TRAINABLE_HEADS
 from .acceleration import Acceleration
 from .config_errors import ConfigError, check_keys
 from .distillation_terms import DistillationTerms
+from .default_taps import DEFAULT_TAPS, default_taps
 from .dry_run import default_input_size, dry_run
 from .frozen_teacher import FrozenTeacher
 from .input_statistics import InputStatistics
@@ -32,7 +33,8 @@ class RelationDistiller(BaseClassifier):
 
     Args:
         student: ``dict(model, taps, compile=False, channels_last=False)``. The model is a dict, a config file or a name of
-            mmpretrain's zoo; for the other settings see :class:`Acceleration`. They take effect in training.
+            mmpretrain's zoo; taps that are left out are found, see :func:`default_taps`; for the other settings see
+            :class:`Acceleration`. They take effect in training.
         teacher: ``dict(model, checkpoint, taps)``, see :class:`FrozenTeacher`. None is for evaluation: neither teacher nor
             losses are built, and the model can not be trained.
         views: Named views ``dict(tap, tokenizer, merger)``, see :class:`View`.
@@ -71,15 +73,18 @@ class RelationDistiller(BaseClassifier):
 
     def _prepare_training(self, student, teacher, views, losses, input_size) -> None:
         """Build what evaluation does not need, and try it out."""
+        input_size = tuple(input_size or default_input_size(self.student))
         taps = student.get('taps')
         acceleration = Acceleration.of(student, 'model.student')
         acceleration.lay_out(self.student)
-        self.distill = DistillationTerms(views, losses, set(taps or ()))
+        self.distill = DistillationTerms(views, losses, set(DEFAULT_TAPS if taps is None else taps))
         used_taps = self.distill.used_taps
+        if taps is None:
+            taps = default_taps(self.student, used_taps, input_size, 'model.student.taps')
         self.student_taps = Taps(self.student, taps, used_taps, 'model.student.taps')
         statistics = InputStatistics.of(self.student.data_preprocessor)
-        self._outside['teacher'] = FrozenTeacher(teacher, used_taps, statistics)
-        dry_run(self, tuple(input_size or default_input_size(self.student)))
+        self._outside['teacher'] = FrozenTeacher(teacher, used_taps, statistics, input_size)
+        dry_run(self, input_size)
         # Only now: what the dry run's few images would compile does not suit a whole batch.
         acceleration.compile_backbone(self.student, self.student_taps.modules)
         self.teacher.compile_backbone()

@@ -86,18 +86,25 @@ class Taps:
 
     def _hook(self, name: str, image_size: tuple[int, int], features: dict[str, Feature]):
         def collect(_module: nn.Module, _inputs: tuple, output: Any) -> None:
-            if isinstance(output, (tuple, list)) and len(output) == 1:
-                (output,) = output  # mmpretrain's backbones and necks give a tuple even of one stage.
-            if not isinstance(output, torch.Tensor):
+            tensor = one_tensor(output)
+            if tensor is None:
                 raise ConfigError(f'{self._where(name)} gives {type(output).__name__}, and a tap needs one tensor')
             if name in features:
                 raise ConfigError(f'{self._where(name)} runs more than once per image, so the tap is ambiguous')
-            features[name] = Feature(output, image_size, self._num_extra_tokens[name])
+            features[name] = Feature(tensor, image_size, self._num_extra_tokens[name])
 
         return collect
 
     def _where(self, name: str) -> str:
         return f'{self.key}.{name}={self.paths[name]!r}'
+
+
+def one_tensor(output: Any) -> torch.Tensor | None:
+    """The tensor that a module gives, alone, as a stage of a backbone, or beside the shape of its grid; None if not one."""
+    if isinstance(output, (tuple, list)):
+        tensors = [item for item in output if isinstance(item, torch.Tensor)]
+        (output,) = tensors if len(tensors) == 1 else (None,)
+    return output if isinstance(output, torch.Tensor) else None
 
 
 def _select(paths: Any, used: set[str], key: str) -> dict[str, str]:

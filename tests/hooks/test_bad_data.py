@@ -38,7 +38,8 @@ def not_finite(value):
     def damage(root):
         picture = np.full((40, 40, 3), value, np.float32)
         (root / PICTURE).unlink()
-        assert cv2.imwrite(str(root / PICTURE.replace('jpg', 'tiff')), picture)
+        file, without = str(root / PICTURE.replace('jpg', 'tiff')), 1  # OpenCV 4.10 compresses such numbers to others.
+        assert cv2.imwrite(file, picture, [cv2.IMWRITE_TIFF_COMPRESSION, without])
 
     return damage
 

@@ -1,0 +1,133 @@
+"""Taps of a model whose config names none, found by looking at one forward pass."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from torch import nn
+
+from ..heads.distilled_head import DistilledHead
+from ..tokenizers.grid_tokenizer import GridTokenizer
+from .config_errors import ConfigError
+from .taps import one_tensor
+
+DEFAULT_TAPS = ('patches', 'logits')
+
+# Positions are at most this many pixels apart: the grid of ViT-B/16, and the paper's 14x14 tokens of a 224x224 image for CNNs.
+_STRIDE = 16
+# What begins with more tokens than these is not one class token or another and then a grid.
+_MAX_EXTRA_TOKENS = 8
+_NUM_IMAGES = 2
+_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
+# Backbones whose last such block is not where the features are: class attention, branches, and blocks inside a stage that
+# ends with the next one's downsampling.
+_PATCHES = {
+    'HRNet': 'backbone.stage4[-1].branches[2]',
+    'MixMIMTransformer': 'backbone.layers[2].blocks[-1]',
+    'XCiT': 'backbone.xca_layers[-1]',
+}
+
+
+def default_taps(model: nn.Module, used: set[str], input_size: tuple[int, int, int], key: str) -> dict[str, str]:
+    """Taps of a model that was written without this package in mind.
+
+    ``patches`` is the output of the last block of the backbone whose tokens or positions are about 16 pixels apart or less,
+    or, where none are, of the last block with the most of them; norms after the blocks do not count. For a vision
+    transformer that is its last block (paper, section V-A), for a ResNet the third stage (section IV-A.2). ``logits`` is the
+    head; of a head with several classifiers the last one, which in a distilled head is the one that learns the teacher.
+
+    Args:
+        model: A classifier with a backbone and a head.
+        used: The taps that a loss reads.
+        input_size: Channels, height and width of the images to try the model with.
+        key: Config key of the taps, for messages.
+
+    Returns:
+        The module path of each used tap.
+
+    Raises:
+        ConfigError: The model can not be run on such images, or gives no grid of features or no logits.
+    """
+    outputs = _outputs(model, input_size, key)
+    find = {'patches': lambda: _patches(model, outputs, input_size[1:], key), 'logits': lambda: _logits(model, outputs, key)}
+    taps = {name: find[name]() for name in DEFAULT_TAPS if name in used}
+    print_log(f'{key}: ' + ', '.join(f'{name}={path!r}' for name, path in taps.items()), logger='current')
+    return taps
+
+
+def _outputs(model: nn.Module, input_size: tuple[int, int, int], key: str) -> dict[nn.Module, torch.Tensor | None]:
+    """The one tensor that each module gives, in the order in which they end; None for one that runs twice."""
+    outputs: dict[nn.Module, torch.Tensor | None] = {}
+
+    def note(module: nn.Module, _inputs: tuple, output: Any) -> None:
+        outputs[module] = None if module in outputs else one_tensor(output)
+
+    handles = [module.register_forward_hook(note) for module in model.modules()]
+    training = model.training
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(_NUM_IMAGES, *input_size), mode='tensor')
+    except Exception as error:  # Models say in their own ways that an input does not suit them.
+        raise ConfigError(
+            f'{key} is left out, and the model can not be run on images of {input_size} to find it; another size is set by '
+            f'input_size. {type(error).__name__}: {error}'
+        ) from error
+    finally:
+        model.train(training)
+        for handle in handles:
+            handle.remove()
+    return outputs
+
+
+def _patches(model: nn.Module, outputs: dict, image_size: tuple[int, int], key: str) -> str:
+    """The last block with enough positions."""
+    family = type(getattr(model, 'backbone', None)).__name__
+    if family in _PATCHES:
+        return _PATCHES[family]
+    start = ('backbone', model.backbone) if hasattr(model, 'backbone') else ('', model)
+    blocks = {module: path for path, module in _blocks(*start, outputs, image_size) if not isinstance(module, _NORMS)}
+    positions = {blocks[module]: _num_positions(outputs[module], image_size) for module in outputs if module in blocks}
+    if not positions:
+        raise ConfigError(f'{key} is left out, and no block of {family} gives a grid of features for each image')
+    wanted = image_size[0] // _STRIDE * (image_size[1] // _STRIDE)
+    # Half is enough: convolutions without padding leave less than the stride says, and the next stage a quarter.
+    enough = min(wanted / 2, max(positions.values()))
+    return [path for path, number in positions.items() if number >= enough][-1]
+
+
+def _blocks(path: str, module: nn.Module, outputs: dict, image_size: tuple[int, int]) -> Iterator[tuple[str, nn.Module]]:
+    """The outermost modules inside one that give a grid of features, with their paths."""
+    listed = isinstance(module, (nn.ModuleList, nn.Sequential))
+    for index, (name, child) in enumerate(module.named_children()):
+        inside = f'{path}[{index}]' if listed else f'{path}.{name}'.lstrip('.')
+        if _num_positions(outputs.get(child), image_size) > 1:
+            yield inside, child
+        else:
+            yield from _blocks(inside, child, outputs, image_size)
+
+
+def _num_positions(output: torch.Tensor | None, image_size: tuple[int, int]) -> int:
+    """Tokens or positions of an image; 0 for what is no grid of features."""
+    if output is None or output.ndim not in (3, 4) or output.shape[0] != _NUM_IMAGES:
+        return 0
+    grid = GridTokenizer()(output, image_size)
+    num_extra_tokens = output[0].numel() // grid.shape[1] - grid[0, 0].numel()
+    return grid[0, 0].numel() if grid.shape[1] > 1 and num_extra_tokens <= _MAX_EXTRA_TOKENS else 0
+
+
+def _logits(model: nn.Module, outputs: dict, key: str) -> str:
+    """The head, or the last of its classifiers."""
+    head = getattr(model, 'head', None)
+    if head in outputs and outputs[head] is not None and not isinstance(head, DistilledHead):
+        return 'head'
+    num_classes = getattr(head, 'num_classes', None)
+    paths = {module: f'head.{path}' for path, module in (head.named_modules() if head is not None else ()) if path}
+    found = [
+        paths[module]
+        for module, output in outputs.items()
+        if module in paths and output is not None and output.shape[1:] == (num_classes,)
+    ]
+    if not found:
+        raise ConfigError(f"{key} is left out, and no module of the model's head gives the logits of an image")
+    return found[-1]
