@@ -73,7 +73,7 @@ class RelationDistiller(BaseClassifier):
 
     def _prepare_training(self, student, teacher, views, losses, input_size) -> None:
         """Build what evaluation does not need, and try it out."""
-        input_size = tuple(input_size or default_input_size(self.student))
+        input_size = self.input_size = tuple(input_size or default_input_size(self.student))
         taps = student.get('taps')
         acceleration = Acceleration.of(student, 'model.student')
         acceleration.lay_out(self.student)

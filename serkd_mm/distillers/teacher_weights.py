@@ -35,6 +35,11 @@ def fetch_weights(checkpoint: str) -> str | None:
     return None
 
 
+def is_at_hand(checkpoint: str) -> bool:
+    """Whether the weights of a path or URL lie on this machine."""
+    return _local(checkpoint).is_file()
+
+
 def load_weights(model: nn.Module, checkpoint: str, key: str) -> None:
     """Load a fetched checkpoint into a model whose every weight it must hold, and nothing else.
 
@@ -85,7 +90,7 @@ def read_checkpoint(path: str | Path, where: str) -> Any:
 
 def _download(url: str) -> None:
     target = _local(url)
-    if not target.is_file():
+    if not is_at_hand(url):
         target.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(target), progress=os.isatty(2))
 
