@@ -17,6 +17,7 @@ MODEL_NAMES = [
     'PatchTokenizer',
     'PoolTokenizer',
     'ConvTokenizer',
+    'GridTokenizer',
     'SuperpixelMerger',
     'AvgPoolMerger',
     'MaxPoolMerger',
@@ -42,6 +43,7 @@ HOOK_NAMES = [
     'FiniteLossHook',
     'LabelRangeHook',
     'ImageErrorHook',
+    'SuperpixelVisualizationHook',
 ]
 
 
@@ -90,11 +92,18 @@ def test_imports_run_downwards_only():
         'heads': 1,
         'hooks': 1,
         'distillers': 2,
+        'visualization': 3,
     }
     for file in (REPOSITORY / 'serkd_mm').glob('*/*.py'):
         own = file.parent.name
         for other in re.findall(r'^from \.\.(\w+)', file.read_text(), flags=re.MULTILINE):
             assert layers[other] < layers[own], f'{file} imports {other}'
+
+
+def test_importing_the_package_does_not_import_what_draws():
+    code = "import sys, serkd_mm; print('matplotlib' in sys.modules)"
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == 'False'
 
 
 def test_the_operations_know_no_openmmlab():

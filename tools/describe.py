@@ -78,10 +78,10 @@ class Step:
         self.teacher_weights = self._load_teacher(model)
         self.features: tuple[dict, dict] = ({}, {})
         self.tokens: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
-        raw = dict(
-            inputs=torch.randint(0, 256, (NUM_IMAGES, *self.image_shape)).float(),
-            data_samples=[DataSample().set_gt_label(label) for label in range(NUM_IMAGES)],
-        )
+        raw = {
+            'inputs': torch.randint(0, 256, (NUM_IMAGES, *self.image_shape)).float(),
+            'data_samples': [DataSample().set_gt_label(label) for label in range(NUM_IMAGES)],
+        }
         batch = model.data_preprocessor(raw, training=True)
         with self._noting(model), count_saved(model) as saved:
             self.losses = model.distillation_step(**batch)
@@ -164,7 +164,9 @@ def views_table(model: nn.Module, step: Step) -> Table:
     """Tokens of each view."""
     table = new_table('Views', 'view', 'tap', 'tokenizer', 'merger', 'student tokens', 'teacher tokens')
     for name, view in model.distill.views.items():
-        tokenizer, merger = (f'{type(part).__name__}({part.extra_repr()})' for part in (view.student.tokenizer, view.student.merger))
+        tokenizer, merger = (
+            f'{type(part).__name__}({part.extra_repr()})' for part in (view.student.tokenizer, view.student.merger)
+        )
         table.add_row(name, view.tap, tokenizer, merger, *map(shape_of, step.tokens[name]))
     return table
 
@@ -173,9 +175,10 @@ def losses_table(model: nn.Module, step: Step) -> Table:
     """Each term of the sum, weighted."""
     table = new_table('Losses (weighted, on two generated images)', 'loss', 'type', 'on', 'weight', 'value')
     for name, value in step.losses.items():
-        module = model.distill.losses[name] if name in model.distill.losses else None
-        own = ["the student's own", 'labels', '-']
-        about = own if module is None else [type(module).__name__, model.distill.on[name], f'{module.loss_weight:g}']
+        about = ["the student's own", 'labels', '-']
+        if name in model.distill.losses:
+            loss = model.distill.losses[name]
+            about = [type(loss).__name__, model.distill.on[name], f'{loss.loss_weight:g}']
         table.add_row(name, *about, f'{value.item():.4g}')
     return table
 

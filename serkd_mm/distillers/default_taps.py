@@ -14,7 +14,7 @@ from .taps import one_tensor
 
 DEFAULT_TAPS = ('patches', 'logits')
 
-# Positions are at most this many pixels apart: the grid of ViT-B/16, and the paper's 14x14 tokens of a 224x224 image for CNNs.
+# Positions are at most this many pixels apart: those of ViT-B/16, and the paper's 14x14 tokens of 224x224 pixels for CNNs.
 _STRIDE = 16
 # What begins with more tokens than these is not one class token or another and then a grid.
 _MAX_EXTRA_TOKENS = 8

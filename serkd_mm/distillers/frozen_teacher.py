@@ -19,7 +19,16 @@ from .taps import Feature, Taps
 from .teacher_weights import fetch_weights, load_weights
 
 _KEY = 'model.teacher'
-_SETTINGS = ['model', 'checkpoint', 'taps', 'input_size', 'allow_random_teacher', 'autocast_dtype', 'compile', 'channels_last']
+_SETTINGS = [
+    'model',
+    'checkpoint',
+    'taps',
+    'input_size',
+    'allow_random_teacher',
+    'autocast_dtype',
+    'compile',
+    'channels_last',
+]
 _AUTOCAST_DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
 

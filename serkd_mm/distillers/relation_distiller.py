@@ -10,8 +10,8 @@ from torch import nn
 from ..heads import TRAINABLE_HEADS
 from .acceleration import Acceleration
 from .config_errors import ConfigError, check_keys
-from .distillation_terms import DistillationTerms
 from .default_taps import DEFAULT_TAPS, default_taps
+from .distillation_terms import DistillationTerms
 from .dry_run import default_input_size, dry_run
 from .frozen_teacher import FrozenTeacher
 from .input_statistics import InputStatistics

@@ -64,8 +64,19 @@ class _Side(nn.Module):
 
     def forward(self, feature: Feature) -> tuple[torch.Tensor, tuple[int, int]]:
         """Merged tokens, and the rows and columns of the token grid that they were made of."""
-        grid = self.tokenizer(feature.tensor, feature.image_size, feature.num_extra_tokens)
-        shape, tokens = tuple(grid.shape[-2:]), self.merger(grid)
-        if self.refiner is not None:
-            tokens = self.refiner(tokens, self.merger.grid_shape(*shape))
-        return tokens, shape
+        grid = self._grid(feature)
+        shape = tuple(grid.shape[-2:])
+        return self._refine(self.merger(grid), shape), shape
+
+    def associate(self, feature: Feature) -> tuple[torch.Tensor, torch.Tensor, tuple[int, int], tuple[int, int]]:
+        """Merged tokens ``(B, M, C)``, the association ``(B, N, M)`` to them, and the grids that the N and the M lie on."""
+        grid = self._grid(feature)
+        shape = tuple(grid.shape[-2:])
+        tokens, association = self.merger.associate(grid)
+        return self._refine(tokens, shape), association, shape, self.merger.grid_shape(*shape)
+
+    def _grid(self, feature: Feature) -> torch.Tensor:
+        return self.tokenizer(feature.tensor, feature.image_size, feature.num_extra_tokens)
+
+    def _refine(self, tokens: torch.Tensor, token_grid: tuple[int, int]) -> torch.Tensor:
+        return tokens if self.refiner is None else self.refiner(tokens, self.merger.grid_shape(*token_grid))

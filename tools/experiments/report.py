@@ -1,6 +1,5 @@
 """Tables and plots of experiments, read from mmengine's own logs and checkpoints."""
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +7,8 @@ from pathlib import Path
 
 import matplotlib as mpl
 import torch
+
+from serkd_mm.visualization.run_logs import RunLog
 
 mpl.use('Agg')
 import matplotlib.pyplot as plt
@@ -39,8 +40,7 @@ def table(entries: Sequence[Entry], with_time: bool = True) -> str:
 
 def accuracy_curve(folder: Path) -> list[tuple[int, float]]:
     """Epoch and top-1 accuracy of each validation of a run, in order; a resumed run continues its curve."""
-    curve = {entry['step']: entry['accuracy/top1'] for entry in _log(folder) if 'accuracy/top1' in entry}
-    return sorted(curve.items())
+    return RunLog(folder).metric('accuracy/top1')
 
 
 def plot_curves(path: Path, title: str, entries: Sequence[Entry], teacher: Entry) -> None:
@@ -77,25 +77,12 @@ def plot_scores(path: Path, groups: Mapping[str, Sequence[Entry]]) -> None:
     plt.close(figure)
 
 
-def _log(folder: Path) -> list[dict]:
-    """Every scalar that a run has logged, over all its starts."""
-    files = sorted(folder.glob('*/vis_data/scalars.json'))
-    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
-
-
 def _row(entry: Entry) -> list[str]:
     accuracies = entry.accuracies()
     spread = f'{statistics.stdev(accuracies):.2f}' if len(accuracies) > 1 else '-'
-    seconds = statistics.mean(_seconds_per_epoch(folder) for folder in entry.folders)
+    seconds = statistics.mean(RunLog(folder).seconds_per_epoch for folder in entry.folders)
     parameters = f'{_num_parameters(entry.folders[0]):,}'
     return [entry.title, f'{statistics.mean(accuracies):.2f}', spread, str(len(accuracies)), parameters, f'{seconds:.2f}']
-
-
-def _seconds_per_epoch(folder: Path) -> float:
-    """Mean time of an iteration, times the iterations of an epoch."""
-    entries = [entry for entry in _log(folder) if 'loss' in entry]
-    last = max(entries, key=lambda entry: entry['iter'])
-    return statistics.mean(entry['time'] for entry in entries) * last['iter'] / last['epoch']
 
 
 def _num_parameters(folder: Path) -> int:

@@ -115,12 +115,12 @@ def step(teacher: str, student: str, teacher_size: int | None) -> dict:
     num_classes = getattr(ModelHub.get(teacher).config.model.get('head'), 'num_classes', 1000)
     config.model.student.model.head.num_classes = num_classes
     config.model.teacher.update(model=teacher, checkpoint=None, allow_random_teacher=True, input_size=teacher_size)
-    config.model.data_preprocessor = dict(config.data_preprocessor, num_classes=num_classes)
+    config.model.data_preprocessor = {**config.data_preprocessor, 'num_classes': num_classes}
     model = MODELS.build(config.model)
-    raw = dict(
-        inputs=torch.randint(0, 256, (2, 3, IMAGE_SIZE, IMAGE_SIZE)),
-        data_samples=[DataSample().set_gt_label(0), DataSample().set_gt_label(1)],
-    )
+    raw = {
+        'inputs': torch.randint(0, 256, (2, 3, IMAGE_SIZE, IMAGE_SIZE)),
+        'data_samples': [DataSample().set_gt_label(label) for label in (0, 1)],
+    }
     total, _ = model.parse_losses(model(**model.data_preprocessor(raw, training=True), mode='loss'))
     total.backward()
     if not total.isfinite():
@@ -132,7 +132,9 @@ def step(teacher: str, student: str, teacher_size: int | None) -> dict:
 def evaluated_size(zoo: Config) -> int:
     """The size of the images that the zoo's accuracy was measured with."""
     pipeline = (zoo.get('test_dataloader') or {}).get('dataset', {}).get('pipeline', [])
-    sizes = [transform[key] for transform in pipeline for key in ('crop_size', 'scale') if isinstance(transform.get(key), int)]
+    sizes = [
+        transform[key] for transform in pipeline for key in ('crop_size', 'scale') if isinstance(transform.get(key), int)
+    ]
     return sizes[-1] if sizes else 224
 
 
@@ -152,15 +154,17 @@ def as_markdown(rows: list[dict]) -> str:
     models = [1 + len(row['others']) for row in rows]
     working = sum(number for number, row in zip(models, rows, strict=True) if outcome(row) == 'works')
     about = f'{platform.machine()} CPU, torch {torch.__version__.split("+")[0]}, {time.strftime("%Y-%m-%d")}'
+    share = f'{working} of {sum(models)} models work** ({100 * working / sum(models):.1f} %)'
     return '\n'.join(
         [
             "# mmpretrain's zoo as teachers",
             '',
-            'Which image classifiers of the zoo can teach a DeiT-Ti and a ResNet-18 with taps left out of the config? Each was built with',
-            'random weights and took one SeRKD step with both students: it says that the parts fit, not how well a student learns.',
-            f'Teachers see images of {IMAGE_SIZE} pixels, or those they were evaluated with (`teacher.input_size`).',
+            'Which image classifiers of the zoo can teach a DeiT-Ti and a ResNet-18, with taps left out of the config? Each',
+            'was built with random weights and took one SeRKD step with both students: it says that the parts fit, not how',
+            f'well a student learns. Teachers see images of {IMAGE_SIZE} pixels, or, where they refuse those, of the size',
+            'that they were evaluated with (`teacher.input_size`).',
             '',
-            f'**{working} of {sum(models)} models work** ({100 * working / sum(models):.1f} %), {len(rows)} of them different in more than their weights;',
+            f'**{share}, {len(rows)} of which differ in more than their weights;',
             f'`python tools/experiments/zoo.py`, {about}.',
             '',
             '| teacher | models | parameters (M) | patches | logits | size | works |',

@@ -1,0 +1,58 @@
+"""From what a data pipeline gives to drawings."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..distillers.config_errors import ConfigError, suggest
+from ..distillers.input_statistics import InputStatistics
+from ..mergers import SuperpixelMerger
+from .superpixels import superpixels_of
+
+
+def find_view(distiller: nn.Module, name: str | None = None) -> str:
+    """The view to draw: the named one, or the first with superpixels, or the first.
+
+    Args:
+        distiller: A ``RelationDistiller`` that was built with its teacher.
+        name: A view that a loss reads.
+
+    Raises:
+        ConfigError: There is no such view, or none at all.
+    """
+    views = getattr(getattr(distiller, 'distill', None), 'views', {})
+    if not views:
+        raise ConfigError('model.views: superpixels are drawn of a view that a loss reads, and there is none')
+    if name is not None and name not in views:
+        raise ConfigError(f'model.views has no {name!r} that a loss reads. {suggest(name, views)}')
+    with_superpixels = [key for key, view in views.items() if isinstance(view.student.merger, SuperpixelMerger)]
+    return name or [*with_superpixels, *views][0]
+
+
+def draw_batch(distiller: nn.Module, samples: list[dict], view: str, chosen: int | None = None) -> list[np.ndarray]:
+    """Draw images as a data pipeline gives them.
+
+    Args:
+        distiller: A ``RelationDistiller`` that was built with its teacher.
+        samples: Of each image what ``PackInputs`` makes: 'inputs' ``(3, H, W)`` and 'data_samples'; all of one size.
+        view: Name of a view that a loss reads.
+        chosen: The superpixel whose relations are shown; by default the teacher's in the middle of the image.
+
+    Returns:
+        A drawing for each, RGB of uint8 ``(h, w, 3)``.
+    """
+    from .drawing import draw  # noqa: PLC0415 (so that importing the package does not import matplotlib)
+
+    batch = {key: [sample[key] for sample in samples] for key in ('inputs', 'data_samples')}
+    inputs = distiller.data_preprocessor(batch, training=False)['inputs']
+    sides = superpixels_of(distiller, inputs, view)
+    rows = [{side: sides[side][index] for side in ('teacher', 'student')} for index in range(len(samples))]
+    pictures = _pictures(inputs, distiller.data_preprocessor)
+    return [draw(picture, row, chosen) for picture, row in zip(pictures, rows, strict=True)]
+
+
+def _pictures(inputs: torch.Tensor, preprocessor: nn.Module) -> np.ndarray:
+    """Preprocessed images ``(B, 3, H, W)`` as ones to look at, ``(B, H, W, 3)`` of uint8; models see RGB."""
+    statistics = InputStatistics.of(preprocessor)
+    mean, std = (inputs.new_tensor(values).view(-1, 1, 1) for values in (statistics.mean, statistics.std))
+    return (inputs * std + mean).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
