@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import mmpretrain
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
@@ -139,13 +140,16 @@ def evaluated_size(zoo: Config) -> int:
 
 
 def first_line(error: Exception) -> str:
-    """A message short enough for a table."""
-    return str(error).strip().split('\n')[0][:300]
+    """The first sentence of a message, without the folders of this machine."""
+    message = str(error).strip().split('\n')[0].replace(str(Path(mmpretrain.__file__).parent), 'mmpretrain')
+    return message.split('. ')[0]
 
 
 def outcome(row: dict) -> str:
     """What happened, in a few words."""
-    problems = [row['error']] if 'error' in row else [f'{student}: {row[student]}' for student in STUDENTS if student in row]
+    if 'error' in row:
+        return row['error']
+    problems = dict.fromkeys(row[student] for student in STUDENTS if student in row)  # Both mostly have the same.
     return '; '.join(problems) or 'works'
 
 
