@@ -15,7 +15,7 @@ EXTRAS = {
     'onedl': ['onedl-mmengine', 'onedl-mmcv', 'onedl-mmpretrain', 'setuptools<81'],
     'quickstart': ['scikit-learn', 'matplotlib'],
     'benchmarks': ['timm>=1.0.20', 'matplotlib'],
-    'tests': ['pytest', 'ruff'],
+    'tests': ['pytest', 'ruff', 'grad-cam<1.5', 'onnx', 'onnxruntime'],
 }
 EXTRAS['all'] = [*EXTRAS['mmlab'], *EXTRAS['quickstart'], *EXTRAS['tests']]
 
@@ -28,6 +28,8 @@ setup(
     license='Apache-2.0',
     keywords='knowledge distillation, vision transformer, superpixels, mmpretrain, OpenMMLab',
     packages=find_packages(include=['serkd_mm', 'serkd_mm.*']),
+    # Configs and tools travel inside the package, where mim and mmpretrain look for those of a package: links to ours.
+    package_data={'serkd_mm': ['.mim/*.yml', *(f'.mim/**/*.{suffix}' for suffix in ('py', 'sh', 'yml', 'md'))]},
     python_requires='>=3.10',
     install_requires=['torch>=2.1', 'torchvision'],
     extras_require=EXTRAS,

@@ -2,11 +2,16 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
+import zipfile
+from pathlib import Path
 
 import pytest
 from builders import REPOSITORY
+from mmengine.config import Config
+from mmengine.fileio import load
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmpretrain.registry import HOOKS, MODELS, OPTIM_WRAPPERS
 
@@ -75,6 +80,35 @@ def test_installing_the_plugin_touches_no_package_that_is_there():
     )
     report = json.loads(done.stdout)
     assert [package['metadata']['name'] for package in report['install']] == ['serkd-mm']
+
+
+def test_the_wheel_carries_configs_and_tools_that_run_from_it(tmp_path):
+    ignored = shutil.ignore_patterns('.git', '.venv', 'work_dirs', 'build', '__pycache__')
+    source = shutil.copytree(REPOSITORY, tmp_path / 'source', symlinks=True, ignore=ignored)
+    command = [sys.executable, '-m', 'pip', 'wheel', '--no-deps', '--no-index', '--no-build-isolation', '--quiet']
+    subprocess.run([*command, '--wheel-dir', str(tmp_path), str(source)], check=True)
+    (wheel,) = tmp_path.glob('serkd_mm-*.whl')
+    zipfile.ZipFile(wheel).extractall(tmp_path / 'installed')
+    mim = tmp_path / 'installed' / 'serkd_mm' / '.mim'
+    carried = {path.relative_to(mim) for path in mim.rglob('*.py')}
+    for folder in ('configs', 'tools'):
+        assert {path.relative_to(REPOSITORY) for path in (REPOSITORY / folder).rglob('*.py')} <= carried
+    config = Config.fromfile(mim / 'configs' / 'serkd' / 'deit-s_mae-b.py')
+    assert config.model.student.model.backbone.arch == 'deit-small'
+    assert (mim / 'model-index.yml').is_file()
+
+
+def test_mim_s_index_says_what_is_true_of_the_configs():
+    paths = load(REPOSITORY / 'model-index.yml')['Import']
+    models = [model for path in paths for model in load(REPOSITORY / path)['Models']]
+    assert len({model['Name'] for model in models}) == len(models) >= 5
+    for model in models:
+        assert Path(model['Config']).stem == model['Name']
+        student = Config.fromfile(REPOSITORY / model['Config']).model
+        student.teacher = None
+        parameters = sum(weight.numel() for weight in MODELS.build(student).parameters())
+        assert parameters == pytest.approx(model['Metadata']['Parameters'], rel=2e-3), model['Name']
+        assert not model['Results'], 'nothing was run on ImageNet'
 
 
 def test_version_is_the_one_that_is_installed():

@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 FOLDER=${1:-$(mktemp -d)}
-TESTS=(pytest scikit-learn matplotlib)
+TESTS=(pytest scikit-learn matplotlib 'grad-cam<1.5' onnx onnxruntime)
 OLD_TORCH=('torch==2.1.2' 'torchvision==0.16.2' 'numpy<2' 'opencv-python<4.11' 'mmengine==0.10.7' 'setuptools<81')
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_QUIET=1
 
