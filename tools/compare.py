@@ -13,6 +13,7 @@ from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from serkd_mm.visualization.run_logs import RunLog
 
@@ -94,6 +95,7 @@ def draw_curves(logs: Mapping[str, RunLog], metric: str, file: Path) -> None:
             curve = log.metric(title) if title == metric else log.term(title)
             axis.plot(*zip(*curve, strict=True), color=f'C{number}', label=name) if curve else None
         axis.set(title=title, xlabel='epoch')
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
     axes[0, 0].legend(fontsize=8)
     figure.savefig(file, dpi=120)

@@ -23,6 +23,7 @@ from rich.table import Table
 from torch import nn
 
 import serkd_mm  # noqa: F401  (registers the components, and says so clearly where a package is missing)
+from serkd_mm.distillers.config_errors import ConfigError
 from serkd_mm.distillers.teacher_weights import is_at_hand
 
 NUM_IMAGES = 2
@@ -43,7 +44,10 @@ def main() -> None:
     warnings.simplefilter('ignore')
     torch.manual_seed(0)
     config.model.setdefault('data_preprocessor', config.get('data_preprocessor'))
-    model = MODELS.build(config.model).train()
+    try:
+        model = MODELS.build(config.model).train()
+    except ConfigError as error:
+        raise SystemExit(f'{args.config}: {error}') from None
     step = Step(model)
     console = Console()
     for table in (

@@ -72,7 +72,8 @@ def _check_settings(config: Mapping, cls: type, key: str) -> None:
     """Refuse settings that the class does not take, unless it takes any."""
     parameters = inspect.signature(cls.__init__).parameters.values()
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        check_keys(config, ['type', *(p.name for p in parameters if p.name != 'self')], key)
+        # Where a base config is from another package, mmengine notes its scope in every dict.
+        check_keys(config, ['type', '_scope_', *(p.name for p in parameters if p.name != 'self')], key)
 
 
 def _spoken(kind: type) -> str:

@@ -23,6 +23,7 @@ _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 # Backbones whose last such block is not where the features are: class attention, branches, and blocks inside a stage that
 # ends with the next one's downsampling.
 _PATCHES = {
+    'Conformer': 'backbone.conv_trans_12.trans_block',
     'HRNet': 'backbone.stage4[-1].branches[2]',
     'MixMIMTransformer': 'backbone.layers[2].blocks[-1]',
     'XCiT': 'backbone.xca_layers[-1]',

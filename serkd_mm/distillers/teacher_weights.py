@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,10 @@ def read_checkpoint(path: str | Path, where: str) -> Any:
     try:
         return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
+        if not _begins_as_a_checkpoint(path):
+            raise ConfigError(
+                f'{where} can not be read; is it complete? It does not begin as a file of torch does'
+            ) from error
         raise ConfigError(
             f'{where} holds more than weights, and is not read because it could run code. If you trust its origin, strip '
             f"it to its state_dict first (mmpretrain's tools/model_converters/publish_model.py does). {error}"
@@ -86,6 +91,13 @@ def read_checkpoint(path: str | Path, where: str) -> Any:
         raise ConfigError(f'{where}: there is no such file') from error
     except (OSError, RuntimeError, EOFError, KeyError, ValueError) as error:
         raise ConfigError(f'{where} can not be read; is it complete? {type(error).__name__}: {error}') from error
+
+
+def _begins_as_a_checkpoint(path: str | Path) -> bool:
+    """Whether a file is an archive or a pickle, the two formats of torch."""
+    with Path(path).open('rb') as file:
+        begins_as_pickle = file.read(1) == pickle.PROTO
+        return begins_as_pickle or zipfile.is_zipfile(file)
 
 
 def _download(url: str) -> None:

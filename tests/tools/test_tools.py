@@ -239,6 +239,7 @@ def test_a_last_checkpoint_that_is_damaged_is_named_and_left_alone(image_root, t
     (tmp_path / 'work' / 'last_checkpoint').write_text(str(checkpoint))
     output = run(sys.executable, TOOLS / 'train.py', tmp_path / 'config.py', '--resume', succeed=False)
     assert f"--resume finds '{checkpoint}'" in output
+    assert 'is it complete?' in output
     assert checkpoint.read_bytes() == b'PK'
 
 

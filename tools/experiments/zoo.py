@@ -133,9 +133,8 @@ def step(teacher: str, student: str, teacher_size: int | None) -> dict:
 def evaluated_size(zoo: Config) -> int:
     """The size of the images that the zoo's accuracy was measured with."""
     pipeline = (zoo.get('test_dataloader') or {}).get('dataset', {}).get('pipeline', [])
-    sizes = [
-        transform[key] for transform in pipeline for key in ('crop_size', 'scale') if isinstance(transform.get(key), int)
-    ]
+    sizes = [size for transform in pipeline for size in (transform.get('crop_size'), transform.get('scale')) if size]
+    sizes = [max(size) if isinstance(size, (tuple, list)) else size for size in sizes]
     return sizes[-1] if sizes else 224
 
 

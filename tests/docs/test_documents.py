@@ -1,0 +1,184 @@
+"""What the documents say is true: their commands run, their code works, their names and messages exist."""
+
+import importlib
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from builders import REPOSITORY, TEACHER, Command, distiller_config, images, labels, training_config
+from mmengine.config import Config
+from mmengine.runner import Runner
+from mmpretrain.registry import MODELS
+
+from serkd_mm.distillers.config_errors import ConfigError
+from serkd_mm.hooks import DataError, NonFiniteLossError
+
+DOCUMENTS = sorted((REPOSITORY / 'docs').glob('*.md'))
+
+
+def blocks(document, *kinds):
+    """Kind and text of the code blocks of a document."""
+    text = (REPOSITORY / 'docs' / document).read_text()
+    return [
+        (kind, body) for kind, body in re.findall(r'^```(\w+)\n(.*?)^```', text, re.DOTALL | re.MULTILINE) if kind in kinds
+    ]
+
+
+def write(code, folder):
+    """Write a block of code to the file that its first line names."""
+    file = folder / code.split('\n')[0].removeprefix('# ')
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(code)
+    return file
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs_as_it_stands(tmp_path):
+    ignored = shutil.ignore_patterns('.git', '.venv', 'work_dirs', 'data', '__pycache__', '.mim')
+    clone = shutil.copytree(REPOSITORY, tmp_path / 'clone', ignore=ignored)
+    path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
+    environment = {**os.environ, 'PATH': path, 'PYTHONPATH': str(clone), 'PYTHONWARNINGS': 'ignore', 'OMP_NUM_THREADS': '2'}
+    output = ''
+    for kind, body in blocks('tutorial.md', 'python', 'bash'):
+        if kind == 'python':
+            write(body, clone)
+            continue
+        done = subprocess.run(
+            ['bash', '-euo', 'pipefail', '-c', body], cwd=clone, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, body + done.stdout[-3000:] + done.stderr[-3000:]
+        output += done.stdout
+    assert (clone / 'work_dirs' / 'compare' / 'compare.png').is_file()
+    assert list((clone / 'work_dirs' / 'superpixels').glob('*.png'))
+    assert list((clone / 'work_dirs' / 'student').glob('published*.pth'))
+    table = (clone / 'work_dirs' / 'compare' / 'compare.md').read_text()
+    accuracy = {name: float(best) for name, best in re.findall(r'^\| (\w+) \| ([\d.]+) ', table, re.MULTILINE)}
+    assert accuracy['teacher'] > 90
+    assert accuracy['student'] > 50
+
+
+def test_the_loss_and_the_merger_of_the_page_on_extending_work(tmp_path, monkeypatch):
+    files = [write(code, tmp_path) for _, code in blocks('extending.md', 'python')]
+    assert [file.name for file in files] == ['my_losses.py', 'my_mergers.py', 'rows.py']
+    assert all(len(file.read_text().strip().splitlines()) <= 21 for file in files)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ('my_losses', 'my_mergers'):
+        importlib.import_module(name)
+    settings = {}
+    exec(files[2].read_text(), settings)  # A child config: assignments alone.
+    model = distiller_config()
+    model.views.update(settings['model']['views'])
+    model.losses.update(settings['model']['losses'])
+    built = MODELS.build(model).train()
+    losses = built(images(), labels(), mode='loss')
+    losses['loss_rows'].backward()
+    assert losses['loss_rows'] > 0
+    view = built.distill.views['rows'].student
+    tokens, association = view.merger.associate(torch.randn(2, 5, 3, 4))
+    assert (tokens.shape, association.shape) == ((2, 3, 5), (2, 12, 3))
+    assert torch.equal(association.sum(dim=2), torch.ones(2, 12))
+
+
+@pytest.mark.parametrize('document', DOCUMENTS, ids=lambda path: path.stem)
+def test_names_and_files_in_the_documents_exist(document):
+    text = document.read_text()
+    for name in set(re.findall(r'`(serkd_mm(?:\.\w+)+)`', text)):
+        owner, attribute = name.rsplit('.', 1)
+        assert hasattr(importlib.import_module(owner), attribute), name
+    written = {code.split('\n')[0].removeprefix('# ') for _, code in blocks(document.name, 'python')}
+    for file in set(re.findall(r'(?<![\w/])((?:configs|tools|tests|docs|serkd_mm)/[\w./-]*\.(?:py|sh|md))', text)) - written:
+        assert (REPOSITORY / file).is_file(), file
+
+
+def pattern(quote):
+    """What a quoted message must look like; dots stand for names of the reader's own."""
+    return '.*'.join(map(re.escape, quote.split('...')))
+
+
+QUOTES = re.findall(r'^> `(.*)`$', (REPOSITORY / 'docs' / 'errors.md').read_text(), re.MULTILINE)
+LARGE_GRID = dict(TEACHER, backbone=dict(TEACHER['backbone'], patch_size=4))
+MORE_CLASSES = dict(TEACHER, head=dict(TEACHER['head'], num_classes=7))
+CNN = dict(type='ImageClassifier', backbone=dict(type='ResNet_CIFAR', depth=18), head=dict(TEACHER['head'], in_channels=512))
+MISTAKES = {
+    'checkpoint is missing': dict(teacher__allow_random_teacher=False),
+    'there is no such file': dict(teacher__allow_random_teacher=False, teacher__checkpoint='teacher.pth'),
+    'has no module': dict(student__taps__patches='backbone.layer[-1]'),
+    'lie on a grid': dict(teacher__model=LARGE_GRID),
+    'larger than the token grid': dict(views__superpixels__merger__cell=5),
+    'PatchTokenizer reads': dict(teacher__taps__patches='backbone.patch_embed.projection'),
+    'nothing trains': dict(losses__loss_kd=None),
+    'loss_kd (LogitKLLoss': dict(teacher__model=MORE_CLASSES),
+    "has no 'type'": dict(losses__loss_kdd=dict(loss_weight=2.0)),
+}
+
+
+def quoted(part):
+    (quote,) = [quote for quote in QUOTES if part in quote]
+    return pattern(quote)
+
+
+@pytest.mark.parametrize('part', MISTAKES)
+def test_messages_about_a_config_are_the_real_ones(part):
+    with pytest.raises(ConfigError) as error:
+        MODELS.build(distiller_config(**MISTAKES[part]))
+    assert re.search(quoted(part), str(error.value)), error.value
+
+
+def error_of(part, image_root, tmp_path):
+    """The message that a mistake outside the config's text gives."""
+    file = tmp_path / 'epoch_1.pth'
+    settings = dict(teacher__checkpoint=str(file), teacher__allow_random_teacher=False)
+    if part == 'does not match':
+        torch.save(dict(list(MODELS.build(TEACHER).state_dict().items())[1:]), file)
+        MODELS.build(distiller_config(**settings)).teacher.load()
+    elif part == 'holds more than weights':
+        torch.save(dict(state_dict={}, meta=Command(str(tmp_path / 'trap'))), file)
+        MODELS.build(distiller_config(**settings)).teacher.load()
+    elif part == '--resume finds':
+        file.write_bytes(b'PK')
+        (tmp_path / 'last_checkpoint').write_text(str(file))
+        tool = importlib.util.spec_from_file_location('tool', REPOSITORY / 'tools' / 'mmpretrain_tools.py')
+        module = importlib.util.module_from_spec(tool)
+        tool.loader.exec_module(module)
+        module.check_checkpoint(Config(dict(resume=True, work_dir=str(tmp_path))))
+    else:
+        images_there = shutil.copytree(image_root, tmp_path / 'images')
+        if part == 'has the label':
+            shutil.copytree(images_there / 'class0', images_there / 'class4')
+        elif part == 'Replace the file':
+            (images_there / 'class0' / '0.jpg').write_bytes(b'')
+        config = training_config(images_there, tmp_path / 'work')
+        if part == 'is not finite':
+            config.optim_wrapper.optimizer.lr = 1e30
+            config.param_scheduler = []
+        Runner.from_cfg(config).train()
+
+
+ERRORS = {
+    'does not match': ConfigError,
+    'holds more than weights': ConfigError,
+    '--resume finds': ConfigError,
+    'has the label': DataError,
+    'Replace the file': DataError,
+    'is not finite': NonFiniteLossError,
+}
+
+
+@pytest.mark.usefixtures('runner_scope')
+@pytest.mark.parametrize('part', ERRORS)
+def test_messages_about_files_and_numbers_are_the_real_ones(part, image_root, tmp_path, monkeypatch):
+    monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')  # As the tools set it.
+    with pytest.raises(ERRORS[part]) as error:
+        error_of(part, image_root, tmp_path)
+    assert re.search(quoted(part), str(error.value)), error.value
+
+
+def test_every_message_is_compared():
+    parts = [*MISTAKES, *ERRORS]
+    assert len(parts) == len(QUOTES)
