@@ -46,6 +46,8 @@ def run(name: str, adapt: Callable[[Config], None]) -> None:
 
     tool.merge_args = merge_and_adapt
     tool.main()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # Threads of gloo that still run at the exit would abort the process.
 
 
 def check_checkpoint(config: Config) -> None:

@@ -34,6 +34,7 @@ def main() -> None:
     config.merge_from_dict(args.cfg_options or {})
     config.model.setdefault('data_preprocessor', config.get('data_preprocessor'))
     pictures = find_pictures(args.pictures)
+    torch.manual_seed(0)  # What is not trained is the same at every start.
     model = MODELS.build(config.model)
     view = find_view(model, args.view)
     model.init_weights()
