@@ -1,5 +1,6 @@
 """One page about a pair, before any data is there."""
 
+import os
 import re
 import subprocess
 import sys
@@ -15,7 +16,7 @@ def describe(config, *options, succeed=True):
         capture_output=True,
         text=True,
         check=False,
-        env={'COLUMNS': '180', 'PATH': '', 'OMP_NUM_THREADS': '1'},
+        env={**os.environ, 'COLUMNS': '180', 'OMP_NUM_THREADS': '1'},
     )
     assert (done.returncode == 0) == succeed, done.stderr
     return done.stdout if succeed else done.stderr
