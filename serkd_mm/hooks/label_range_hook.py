@@ -1,3 +1,4 @@
+import numpy as np
 from mmengine.dataset import BaseDataset
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -46,9 +47,9 @@ def _check_labels(key: str, dataset: BaseDataset, num_outputs: int) -> None:
         return
     for index in range(len(dataset)):
         info = dataset.get_data_info(index)
-        label = info.get('gt_label')
-        for number in label if isinstance(label, (list, tuple)) else (label,):
-            if number is not None and not 0 <= number < num_outputs:
+        label = info.get('gt_label', ())
+        for number in (label,) if isinstance(label, int) else np.ravel(label):  # Several, of a multi-label data set.
+            if not 0 <= number < num_outputs:
                 raise DataError(
                     f'{key}: {info.get("img_path", f"image {index}")} has the label {number}, and the head has '
                     f'{num_outputs} outputs, 0 to {num_outputs - 1}. Annotation files count from 0; otherwise set '

@@ -2,6 +2,7 @@ from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
+from torch import nn
 
 from .batches import draw_batch, find_view
 
@@ -11,7 +12,7 @@ class SuperpixelVisualizationHook(Hook):
     """Draw the superpixels of a few validation images after an epoch, on the teacher's and on the student's side.
 
     The drawings go to the runner's visualizer, and so to every backend that the config has: files, TensorBoard, W&B. See
-    :func:`serkd_mm.visualization.draw`.
+    :func:`serkd_mm.visualization.drawing.draw`.
 
     Args:
         interval: Epochs from one drawing to the next.
@@ -39,13 +40,12 @@ class SuperpixelVisualizationHook(Hook):
         find_view(_unwrapped(runner), self.view)
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        """Draw, if it is time for it; a run that only evaluates has no teacher, and nothing is drawn."""
-        model = _unwrapped(runner)
-        if getattr(model, 'teacher', None) is not None and runner.epoch % self.interval == 0:
-            self._draw(runner, model)
+        """Draw, if it is time for it; a run that only evaluates is at epoch 0, and nothing is drawn."""
+        if runner.epoch > 0 and runner.epoch % self.interval == 0:
+            self._draw(runner, _unwrapped(runner))
 
     @master_only
-    def _draw(self, runner: Runner, model) -> None:
+    def _draw(self, runner: Runner, model: nn.Module) -> None:
         dataset, view = runner.val_dataloader.dataset, find_view(model, self.view)
         count = min(self.num_images, len(dataset))
         samples = [dataset[index * len(dataset) // count] for index in range(count)]
@@ -56,5 +56,6 @@ class SuperpixelVisualizationHook(Hook):
         model.train(training)
 
 
-def _unwrapped(runner: Runner):
+def _unwrapped(runner: Runner) -> nn.Module:
+    """The model without what distributes it."""
     return getattr(runner.model, 'module', runner.model)

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 from builders import NUM_CLASSES, training_config, write_images
+from mmengine.dataset import BaseDataset
 from mmengine.runner import Runner
 
 from serkd_mm.hooks import DataError
+from serkd_mm.hooks.label_range_hook import _check_labels
 
 pytestmark = pytest.mark.usefixtures('runner_scope')
 
@@ -136,6 +138,21 @@ def test_inside_wrappers_too(trained, tmp_path):
     config.train_dataloader.dataset = dict(type='RepeatDataset', times=2, dataset=both)
     with pytest.raises(DataError, match=PICTURE):
         Runner.from_cfg(config).train()
+
+
+class Labelled(BaseDataset):
+    """Images with the labels that are given."""
+
+    def load_data_list(self):
+        return self._metainfo['labels']
+
+
+@pytest.mark.parametrize('label', [{'gt_label': [1, 3]}, {'gt_label': np.array([0, 3])}, {'gt_label': np.int64(3)}, {}])
+def test_several_labels_of_an_image_or_none(label):
+    _check_labels('key', Labelled(metainfo=dict(labels=[label, label])), 4)
+    if label:
+        with pytest.raises(DataError, match='key: image 0 has the label 3, and the head has 3 outputs'):
+            _check_labels('key', Labelled(metainfo=dict(labels=[label, label])), 3)
 
 
 @pytest.mark.parametrize('batch_size', [1, 5], ids=['one image a batch', 'odd last batch'])

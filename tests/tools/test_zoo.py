@@ -1,0 +1,47 @@
+"""The table of teachers from mmpretrain's zoo."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from builders import CONFIGS, REPOSITORY
+
+
+def start(tmp_path, *names):
+    command = [sys.executable, '-W', 'ignore', 'tools/experiments/zoo.py', '--teachers', *names]
+    paths = ['--work-dir', str(tmp_path / 'work'), '--out', str(tmp_path / 'zoo.md')]
+    return subprocess.run([*command, *paths], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.slow
+def test_teachers_are_tried_once_and_what_stands_in_the_way_is_told(tmp_path):
+    works, resized, other = (
+        'resnet18_8xb32_in1k',
+        'mlp-mixer-base-p16_3rdparty_64xb64_in1k',
+        'cn-clip_resnet50_zeroshot-cls_cifar100',
+    )
+    printed = start(tmp_path, works, resized, other)
+    assert 'backbone.layer3, works' in printed
+    page = (tmp_path / 'zoo.md').read_text()
+    assert '**2 of 3 models work**' in page
+    assert f'| {works} | 1 | 11.7 | `backbone.layer3` | `head` | 112 | yes |' in page
+    assert f'| {resized} | 1 | 59.9 | `backbone.layers[11]` | `head` | 224 | yes |' in page
+    assert "type='ChineseCLIP' is no Classifier" in page
+    remembered = tmp_path / 'work' / f'{works}.json'
+    remembered.write_text(json.dumps({**json.loads(remembered.read_text()), 'size': 7}))
+    start(tmp_path, works)
+    assert '| `head` | 7 | yes |' in (tmp_path / 'zoo.md').read_text()
+
+
+def test_the_published_table_adds_up():
+    lines = (CONFIGS / 'serkd' / 'zoo.md').read_text().splitlines()
+    rows = [[cell.strip() for cell in line.split('|')[1:-1]] for line in lines if line.startswith('|')][2:]
+    models = sum(int(row[1]) for row in rows)
+    working = sum(int(row[1]) for row in rows if row[-1] == 'yes')
+    assert f'**{working} of {models} models work** ({100 * working / models:.1f} %), {len(rows)} of which' in '\n'.join(
+        lines
+    )
+    assert working >= 0.9 * models
+    assert f'{working} of {models} work' in (REPOSITORY / 'README.md').read_text()
+    assert not any('/site-packages' in line for line in lines)
