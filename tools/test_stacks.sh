@@ -10,6 +10,7 @@ ALL=(oldest full-mmcv newest newest-python forks)
 TESTS=(pytest scikit-learn matplotlib 'grad-cam<1.5' onnx onnxruntime)
 OLD_TORCH=('torch==2.1.2' 'torchvision==0.16.2' 'numpy<2' 'opencv-python<4.11' 'mmengine==0.10.7' 'setuptools<81')
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_QUIET=1
+export OMP_NUM_THREADS=1 # Two starts on one machine, for different stacks, do not stop each other.
 
 # build_stack NAME PYTHON REQUIREMENT...
 build_stack() {

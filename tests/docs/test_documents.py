@@ -43,7 +43,7 @@ def test_the_tutorial_runs_as_it_stands(tmp_path):
     ignored = shutil.ignore_patterns('.git', '.venv', 'work_dirs', 'data', '__pycache__', '.mim')
     clone = shutil.copytree(REPOSITORY, tmp_path / 'clone', ignore=ignored)
     path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
-    environment = {**os.environ, 'PATH': path, 'PYTHONPATH': str(clone), 'PYTHONWARNINGS': 'ignore', 'OMP_NUM_THREADS': '2'}
+    environment = {**os.environ, 'PATH': path, 'PYTHONPATH': str(clone), 'PYTHONWARNINGS': 'ignore', 'OMP_NUM_THREADS': '1'}
     output = ''
     for kind, body in blocks('tutorial.md', 'python', 'bash'):
         if kind == 'python':
