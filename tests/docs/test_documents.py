@@ -59,8 +59,8 @@ def test_the_tutorial_runs_as_it_stands(tmp_path):
     assert list((clone / 'work_dirs' / 'student').glob('published*.pth'))
     table = (clone / 'work_dirs' / 'compare' / 'compare.md').read_text()
     accuracy = {name: float(best) for name, best in re.findall(r'^\| (\w+) \| ([\d.]+) ', table, re.MULTILINE)}
-    assert accuracy['teacher'] > 90
-    assert accuracy['student'] > 50
+    assert accuracy['teacher'] > 80
+    assert accuracy['student'] > 60
 
 
 def test_the_loss_and_the_merger_of_the_page_on_extending_work(tmp_path, monkeypatch):
