@@ -49,7 +49,7 @@ def find_metric(logs: Mapping[str, RunLog], wanted: str | None, parser: argparse
     metrics = list(dict.fromkeys(metric for log in logs.values() for metric in log.metrics))
     if wanted is not None and wanted not in metrics:
         parser.error(f'--metric: no run has measured {wanted!r}; there is {", ".join(metrics) or "nothing yet"}')
-    return wanted or next(iter([name for name in metrics if name == 'accuracy/top1'] + metrics), 'accuracy/top1')
+    return wanted or ('accuracy/top1' if 'accuracy/top1' in metrics or not metrics else metrics[0])
 
 
 def table(logs: Mapping[str, RunLog], metric: str) -> str:
@@ -93,7 +93,8 @@ def draw_curves(logs: Mapping[str, RunLog], metric: str, file: Path) -> None:
     for axis, title in zip(axes.flat, [metric, *terms], strict=False):
         for number, (name, log) in enumerate(logs.items()):
             curve = log.metric(title) if title == metric else log.term(title)
-            axis.plot(*zip(*curve, strict=True), color=f'C{number}', label=name) if curve else None
+            if curve:
+                axis.plot(*zip(*curve, strict=True), color=f'C{number}', label=name)
         axis.set(title=title, xlabel='epoch')
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)

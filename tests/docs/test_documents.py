@@ -104,7 +104,6 @@ def pattern(quote):
 QUOTES = re.findall(r'^> `(.*)`$', (REPOSITORY / 'docs' / 'errors.md').read_text(), re.MULTILINE)
 LARGE_GRID = dict(TEACHER, backbone=dict(TEACHER['backbone'], patch_size=4))
 MORE_CLASSES = dict(TEACHER, head=dict(TEACHER['head'], num_classes=7))
-CNN = dict(type='ImageClassifier', backbone=dict(type='ResNet_CIFAR', depth=18), head=dict(TEACHER['head'], in_channels=512))
 MISTAKES = {
     'checkpoint is missing': dict(teacher__allow_random_teacher=False),
     'there is no such file': dict(teacher__allow_random_teacher=False, teacher__checkpoint='teacher.pth'),
