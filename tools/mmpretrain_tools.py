@@ -1,5 +1,6 @@
 """mmpretrain's own command-line tools, run with what distillation needs changed in the config."""
 
+import gc
 import importlib.util
 import os
 from argparse import Namespace
@@ -46,8 +47,17 @@ def run(name: str, adapt: Callable[[Config], None]) -> None:
 
     tool.merge_args = merge_and_adapt
     tool.main()
+    end_process_group()
+
+
+def end_process_group() -> None:
+    """End the threads of gloo before Python ends: one that frees a tensor after that aborts the process.
+
+    The model holds the process group too and is part of reference cycles, so destroying the group alone ends no thread.
+    """
     if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()  # Threads of gloo that still run at the exit would abort the process.
+        gc.collect()
+        torch.distributed.destroy_process_group()
 
 
 def check_checkpoint(config: Config) -> None:
