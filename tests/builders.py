@@ -149,6 +149,30 @@ class Command:
         return os.mkdir, (self.path,)
 
 
+def run_python(*arguments, cwd: Path = REPOSITORY, succeed: bool = True, **environment: str) -> str:
+    """Run Python in a process of its own, without warnings and with one thread.
+
+    Args:
+        arguments: Of Python; the first one is a file, relative to the repository, or ``-c``.
+        cwd: Where it runs.
+        succeed: Whether it has to end well or to fail.
+        environment: Variables beside those of the tests.
+
+    Returns:
+        What it printed; what it told of the error where it failed as it should.
+    """
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, 'OMP_NUM_THREADS': '1', **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode == 0) == succeed, done.stdout[-2000:] + done.stderr[-6000:]
+    return done.stdout if succeed else done.stderr
+
+
 def run_ranks(script: str, num_ranks: int, *arguments) -> None:
     """Run a test's file as the processes of ``num_ranks`` ranks; the last argument of each is its rank."""
     environment = {**os.environ, 'PYTHONPATH': str(Path(__file__).parent), 'OMP_NUM_THREADS': '1'}

@@ -3,12 +3,10 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from builders import REPOSITORY
+from builders import REPOSITORY, run_python
 from mmengine.config import Config
 from mmengine.fileio import load
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
@@ -63,9 +61,7 @@ def test_components_are_in_mmpretrain_s_own_registries():
 @pytest.mark.parametrize('missing', ['mmengine', 'mmcv', 'mmpretrain'])
 def test_a_missing_package_gives_one_error_that_names_both_extras(missing):
     code = f'import sys; sys.modules[{missing!r}] = None; import serkd_mm'
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=REPOSITORY, check=False)
-    assert done.returncode != 0
-    last = done.stderr.strip().splitlines()[-1]
+    last = run_python('-c', code, succeed=False).strip().splitlines()[-1]
     assert last.startswith('ImportError')
     assert 'serkd-mm[mmlab]' in last
     assert 'serkd-mm[onedl]' in last
@@ -73,19 +69,15 @@ def test_a_missing_package_gives_one_error_that_names_both_extras(missing):
 
 def test_installing_the_plugin_touches_no_package_that_is_there():
     # Whatever this environment has, mmcv or mmcv-lite, the official packages or the forks, pip would install one package.
-    command = [sys.executable, '-m', 'pip', 'install', '--dry-run', '--no-index', '--no-build-isolation', '--quiet']
-    done = subprocess.run(
-        [*command, '--report', '-', '--editable', str(REPOSITORY)], capture_output=True, text=True, check=True
-    )
-    report = json.loads(done.stdout)
+    command = ['-m', 'pip', 'install', '--dry-run', '--no-index', '--no-build-isolation', '--quiet']
+    report = json.loads(run_python(*command, '--report', '-', '--editable', REPOSITORY))
     assert [package['metadata']['name'] for package in report['install']] == ['serkd-mm']
 
 
 def test_what_is_installed_carries_configs_and_tools_that_work_from_there(tmp_path):
     ignored = shutil.ignore_patterns('.git', '.venv', 'work_dirs', 'build', '__pycache__')
     source = shutil.copytree(REPOSITORY, tmp_path / 'source', symlinks=True, ignore=ignored)
-    build = [sys.executable, '-W', 'ignore', 'setup.py', '--quiet', 'build', '--build-lib', str(tmp_path / 'installed')]
-    subprocess.run(build, cwd=source, check=True)
+    run_python('setup.py', '--quiet', 'build', '--build-lib', tmp_path / 'installed', cwd=source)
     mim = tmp_path / 'installed' / 'serkd_mm' / '.mim'
     carried = {path.relative_to(mim) for path in mim.rglob('*.py')}
     for folder in ('configs', 'tools'):
@@ -133,8 +125,7 @@ def test_imports_run_downwards_only():
 
 def test_importing_the_package_does_not_import_what_draws():
     code = "import sys, serkd_mm; print('matplotlib' in sys.modules)"
-    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True, check=True)
-    assert done.stdout.split()[-1] == 'False'
+    assert run_python('-c', code).split()[-1] == 'False'
 
 
 def test_the_operations_know_no_openmmlab():

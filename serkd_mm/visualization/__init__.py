@@ -1,7 +1,7 @@
 """Pictures of superpixels and of the relations between them (paper, Fig. 3)."""
 
-from .batches import draw_batch, find_view
+from .samples import draw_sample, find_view
 from .superpixel_visualization_hook import SuperpixelVisualizationHook
 from .superpixels import Superpixels, superpixels_of
 
-__all__ = ['SuperpixelVisualizationHook', 'Superpixels', 'draw_batch', 'find_view', 'superpixels_of']
+__all__ = ['SuperpixelVisualizationHook', 'Superpixels', 'draw_sample', 'find_view', 'superpixels_of']

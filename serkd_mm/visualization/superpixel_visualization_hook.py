@@ -4,7 +4,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 from torch import nn
 
-from .batches import draw_batch, find_view
+from .samples import draw_sample, find_view
 
 
 @HOOKS.register_module()
@@ -51,8 +51,7 @@ class SuperpixelVisualizationHook(Hook):
         samples = [dataset[index * len(dataset) // count] for index in range(count)]
         training = model.training
         for number, sample in enumerate(samples):
-            (drawing,) = draw_batch(model, [sample], view)
-            runner.visualizer.add_image(f'{view}_{number}', drawing, step=runner.epoch)
+            runner.visualizer.add_image(f'{view}_{number}', draw_sample(model, sample, view), step=runner.epoch)
         model.train(training)
 
 

@@ -1,9 +1,7 @@
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
+from builders import run_python
 from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.optim import MultiStepLR
 
@@ -23,8 +21,7 @@ def test_history_survives_bit_for_bit_and_the_file_holds_plain_values_only(tmp_p
     hook.before_save_checkpoint(None, checkpoint)
     torch.save(checkpoint, path)
     # In a process that has not heard of this package, and so allows nothing beyond torch's own list.
-    elsewhere = f'import torch; torch.load({str(path)!r}, weights_only=True)'
-    subprocess.run([sys.executable, '-c', elsewhere], check=True)
+    run_python('-c', f'import torch; torch.load({str(path)!r}, weights_only=True)')
     loaded = torch.load(path, weights_only=True)
     hook.after_load_checkpoint(None, loaded)
     restored = loaded['message_hub']['log_scalars']['train/loss']

@@ -1,15 +1,12 @@
 """Killed at any moment, a training leaves a checkpoint that resumes."""
 
 import json
-import os
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
-from builders import training_config
+from builders import run_python, training_config
 from mmengine.fileio import get_file_backend
 from mmengine.runner import Runner
 
@@ -82,16 +79,8 @@ def test_twenty_kills_do_not_change_what_a_training_ends_with(image_root, tmp_pa
         config.default_hooks.checkpoint.max_keep_ckpts = 1
         config.custom_hooks.append(dict(type='EMAHook', momentum=0.1))
         config.dump(tmp_path / f'{name}.py')
-        done = subprocess.run(
-            [sys.executable, '-W', 'ignore', str(Path(__file__).with_name('killed_training.py')), f'{name}.py', str(kills)],
-            cwd=tmp_path,
-            env={**os.environ, 'OMP_NUM_THREADS': '1'},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.splitlines()[-1]), load(tmp_path / name / 'epoch_20.pth')
+        told = run_python(Path(__file__).with_name('killed_training.py'), f'{name}.py', kills, cwd=tmp_path)
+        return json.loads(told.splitlines()[-1]), load(tmp_path / name / 'epoch_20.pth')
 
     (told, whole), (killed_told, killed) = train('whole', 0), train('killed', 20)
     assert told == {'kills': 0, 'writing': 0, 'status': 0}

@@ -1,13 +1,10 @@
 """The benchmarks run, and compare what computes the same. What they measure is not tested."""
 
 import json
-import os
-import subprocess
-import sys
 
 import cv2
 import pytest
-from builders import REPOSITORY
+from builders import REPOSITORY, run_python
 
 pytestmark = pytest.mark.slow
 
@@ -16,16 +13,8 @@ BENCHMARKS = REPOSITORY / 'tools' / 'benchmarks'
 
 
 def run(*command):
-    """What a benchmark printed, run by Python with one thread."""
-    done = subprocess.run(
-        [sys.executable, '-W', 'ignore', *map(str, command)],
-        env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(BENCHMARKS)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    """What a benchmark printed."""
+    return run_python(*command, PYTHONPATH=str(BENCHMARKS))
 
 
 def saved(path):

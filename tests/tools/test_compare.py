@@ -1,13 +1,11 @@
 """Runs compared by their logs."""
 
 import json
-import subprocess
-import sys
 from statistics import mean
 
 import cv2
 import pytest
-from builders import REPOSITORY, training_config
+from builders import run_python, training_config
 from mmengine.runner import Runner
 
 from serkd_mm.visualization.run_logs import RunLog
@@ -47,15 +45,7 @@ def test_a_run_that_was_killed_and_resumed_is_one_run(tmp_path):
 
 
 def compare(*arguments, succeed=True):
-    done = subprocess.run(
-        [sys.executable, '-W', 'ignore', 'tools/compare.py', *map(str, arguments)],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode == 0) == succeed, done.stderr
-    return done.stdout if succeed else done.stderr
+    return run_python('tools/compare.py', *arguments, succeed=succeed)
 
 
 @pytest.mark.usefixtures('runner_scope')

@@ -1,25 +1,13 @@
 """One page about a pair, before any data is there."""
 
-import os
 import re
-import subprocess
-import sys
 
 import pytest
-from builders import REPOSITORY, build_distiller, training_config
+from builders import REPOSITORY, build_distiller, run_python, training_config
 
 
 def describe(config, *options, succeed=True):
-    done = subprocess.run(
-        [sys.executable, '-W', 'ignore', 'tools/describe.py', str(config), *options],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, 'COLUMNS': '180', 'OMP_NUM_THREADS': '1'},
-    )
-    assert (done.returncode == 0) == succeed, done.stderr
-    return done.stdout if succeed else done.stderr
+    return run_python('tools/describe.py', config, *options, succeed=succeed, COLUMNS='180')
 
 
 def rows(page):

@@ -1,9 +1,6 @@
 """What we train is handed on by mmpretrain's own tools, with the student's plain config and without this package."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -12,7 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from builders import STUDENT, training_config
+from builders import STUDENT, run_python, training_config
 from mmengine.config import Config
 from mmengine.runner import Runner
 
@@ -48,17 +45,7 @@ RESIZE = dict(type='Resize', scale=(32, 32))
 
 def run(root, *command):
     """Run Python where importing this package fails."""
-    environment = {**os.environ, 'PYTHONPATH': str(root / 'elsewhere'), 'OMP_NUM_THREADS': '1', 'MPLBACKEND': 'Agg'}
-    done = subprocess.run(
-        [sys.executable, '-W', 'ignore', *map(str, command)],
-        cwd=root,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return done.stdout
+    return run_python(*command, cwd=root, PYTHONPATH=str(root / 'elsewhere'), MPLBACKEND='Agg')
 
 
 INFER = """

@@ -1,17 +1,14 @@
 """The table of teachers from mmpretrain's zoo."""
 
 import json
-import subprocess
-import sys
 
 import pytest
-from builders import CONFIGS, REPOSITORY
+from builders import CONFIGS, REPOSITORY, run_python
 
 
 def start(tmp_path, *names):
-    command = [sys.executable, '-W', 'ignore', 'tools/experiments/zoo.py', '--teachers', *names]
-    paths = ['--work-dir', str(tmp_path / 'work'), '--out', str(tmp_path / 'zoo.md')]
-    return subprocess.run([*command, *paths], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    paths = ['--work-dir', tmp_path / 'work', '--out', tmp_path / 'zoo.md']
+    return run_python('tools/experiments/zoo.py', '--teachers', *names, *paths)
 
 
 @pytest.mark.slow

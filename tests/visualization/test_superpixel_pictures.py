@@ -1,18 +1,15 @@
 """Pictures of superpixels: what is drawn, by the tool and by the hook."""
 
-import subprocess
-import sys
-
 import cv2
 import numpy as np
 import pytest
 import torch
-from builders import REPOSITORY, build_distiller, images, training_config
+from builders import build_distiller, images, run_python, training_config
 from mmengine.runner import Runner
 
 from serkd_mm.distillers.config_errors import ConfigError
 from serkd_mm.ops import distance_relation_loss
-from serkd_mm.visualization import Superpixels, draw_batch, find_view, superpixels_of
+from serkd_mm.visualization import Superpixels, draw_sample, find_view, superpixels_of
 from serkd_mm.visualization.drawing import draw, mean_colours, outlined
 from serkd_mm.visualization.superpixels import pixel_labels, relations
 
@@ -71,8 +68,8 @@ def test_both_sides_of_a_distiller():
         assert [tuple(one.labels.shape) for one in side] == [(32, 32)] * 3
         assert all(one.relations.shape == (4, 4) and one.grid_shape == (2, 2) for one in side)
     assert not torch.equal(sides['student'][0].relations, sides['teacher'][0].relations)
-    samples = [dict(inputs=torch.full((3, 32, 32), 200, dtype=torch.uint8), data_samples=None)]
-    (drawing,) = draw_batch(model, samples, 'superpixels')
+    sample = dict(inputs=torch.full((3, 32, 32), 200, dtype=torch.uint8), data_samples=None)
+    drawing = draw_sample(model, sample, 'superpixels')
     assert drawing.dtype == np.uint8
     assert (drawing == 200).all(axis=2).sum() > 1000, 'the image itself is shown'
 
@@ -113,16 +110,21 @@ def test_the_tool_draws_a_folder_with_and_without_a_checkpoint(image_root, tmp_p
     config = training_config(image_root, tmp_path / 'work', **{'train_cfg.max_epochs': 1})
     Runner.from_cfg(config).train()
     config.dump(tmp_path / 'config.py')
-    tool = [sys.executable, '-W', 'ignore', 'tools/visualization/vis_superpixels.py', str(tmp_path / 'config.py')]
+    tool = ['tools/visualization/vis_superpixels.py', tmp_path / 'config.py']
     folder, picture = image_root / 'class1', image_root / 'class2' / '0.jpg'
     checkpoint = tmp_path / 'work' / 'epoch_1.pth'
-    for name, arguments in {'plain': [folder], 'trained': [checkpoint, folder], 'one': [picture]}.items():
-        out = ['--out-dir', str(tmp_path / name)]
-        subprocess.run([*tool, *map(str, arguments), *out], cwd=REPOSITORY, check=True, capture_output=True)
-    written = {name: sorted(path.name for path in (tmp_path / name).iterdir()) for name in ('plain', 'trained', 'one')}
-    assert written == dict(plain=['0.png', '1.png', '2.png'], trained=['0.png', '1.png', '2.png'], one=['0.png'])
-    plain, trained = (cv2.imread(str(tmp_path / name / '0.png')) for name in ('plain', 'trained'))
+    # Pictures of one name in two folders, as of a validation set.
+    for name, arguments in {'plain': [image_root], 'trained': [checkpoint, folder], 'one': [picture]}.items():
+        run_python(*tool, *arguments, '--out-dir', tmp_path / name)
+    written = {name: sorted(tmp_path.glob(f'{name}/**/*.png')) for name in ('plain', 'trained', 'one')}
+    assert [path.relative_to(tmp_path / 'plain') for path in written['plain']] == [
+        path.relative_to(image_root).with_suffix('.png') for path in sorted(image_root.glob('*/*.jpg'))
+    ]
+    assert [path.name for path in written['trained']] == ['0.png', '1.png', '2.png']
+    assert [path.name for path in written['one']] == ['0.png']
+    plain, trained = (cv2.imread(str(path)) for path in (tmp_path / 'plain' / 'class1' / '0.png', written['trained'][0]))
     assert plain.shape == trained.shape
     assert (plain != trained).any()
-    wrong = subprocess.run([*tool, str(tmp_path / 'none')], cwd=REPOSITORY, check=False, capture_output=True, text=True)
-    assert 'neither a picture nor a folder' in wrong.stderr
+    assert 'neither a picture nor a folder' in run_python(*tool, tmp_path / 'none', succeed=False)
+    (tmp_path / 'broken.jpg').write_bytes(b'')
+    assert f'{tmp_path}/broken.jpg: ' in run_python(*tool, tmp_path / 'broken.jpg', succeed=False).splitlines()[-1]

@@ -3,16 +3,16 @@
     python tools/visualization/vis_superpixels.py CONFIG [CHECKPOINT] IMAGE_OR_FOLDER [--out-dir DIR] [--view NAME]
 
 CHECKPOINT is the student's; without it the student is untrained. The teacher's weights are those of the config. A drawing
-is written for each picture: the image, and for either side its superpixels, their outlines, their mean colours, and how far
-one superpixel (marked; --superpixel) is from each other one.
+is written for each picture, below DIR where the picture is below FOLDER: the image, and for either side its superpixels,
+their outlines, their mean colours, and how far one superpixel (marked; --superpixel) is from each other one.
 """
 
 import argparse
 import warnings
 from pathlib import Path
 
-import cv2
 import torch
+from mmcv import imwrite
 from mmengine.config import Config, DictAction
 from mmengine.dataset import Compose
 from mmengine.runner import load_checkpoint
@@ -21,7 +21,8 @@ from mmpretrain.registry import MODELS, TRANSFORMS
 
 import serkd_mm  # noqa: F401  (registers the components, and says so clearly where a package is missing)
 from serkd_mm.distillers.teacher_weights import read_checkpoint
-from serkd_mm.visualization import draw_batch, find_view
+from serkd_mm.hooks.image_error_hook import TellingPipeline
+from serkd_mm.visualization import draw_sample, find_view
 
 EXTENSIONS = {'.jpg', '.jpeg', '.png', '.bmp', '.ppm', '.tif', '.tiff', '.webp'}
 
@@ -42,11 +43,13 @@ def main() -> None:
         read_checkpoint(args.checkpoint, repr(str(args.checkpoint)))  # Says what is wrong with it, and runs no code.
         load_checkpoint(model, str(args.checkpoint), map_location='cpu')
     model.to(args.device)
-    pipeline = Compose([TRANSFORMS.build(transform) for transform in config.test_dataloader.dataset.pipeline])
-    args.out_dir.mkdir(parents=True, exist_ok=True)
+    pipeline = TellingPipeline(
+        Compose([TRANSFORMS.build(transform) for transform in config.test_dataloader.dataset.pipeline])
+    )
+    folder = args.pictures if args.pictures.is_dir() else args.pictures.parent
     for path in track_iter_progress(pictures):
-        (drawing,) = draw_batch(model, [pipeline({'img_path': str(path)})], view, args.superpixel)
-        assert cv2.imwrite(str(args.out_dir / f'{path.stem}.png'), drawing[..., ::-1])
+        drawing = draw_sample(model, pipeline({'img_path': str(path)}), view, args.superpixel)
+        imwrite(drawing[..., ::-1], str(args.out_dir / path.relative_to(folder).with_suffix('.png')))
     print(f'\nWrote {len(pictures)} drawings to {args.out_dir}')
 
 

@@ -29,30 +29,30 @@ def find_view(distiller: nn.Module, name: str | None = None) -> str:
     return name or [*with_superpixels, *views][0]
 
 
-def draw_batch(distiller: nn.Module, samples: list[dict], view: str, chosen: int | None = None) -> list[np.ndarray]:
-    """Draw images as a data pipeline gives them.
+def draw_sample(distiller: nn.Module, sample: dict, view: str, chosen: int | None = None) -> np.ndarray:
+    """Draw an image as a data pipeline gives it.
 
     Args:
         distiller: A ``RelationDistiller`` that was built with its teacher.
-        samples: Of each image what ``PackInputs`` makes: 'inputs' ``(3, H, W)`` and 'data_samples'; all of one size.
+        sample: What ``PackInputs`` makes: 'inputs' ``(3, H, W)`` and 'data_samples'.
         view: Name of a view that a loss reads.
         chosen: The superpixel whose relations are shown; by default the teacher's in the middle of the image.
 
     Returns:
-        A drawing for each, RGB of uint8 ``(h, w, 3)``.
+        The drawing, RGB of uint8 ``(h, w, 3)``.
     """
     from .drawing import draw  # noqa: PLC0415 (so that importing the package does not import matplotlib)
 
-    batch = {key: [sample[key] for sample in samples] for key in ('inputs', 'data_samples')}
+    batch = {key: [sample[key]] for key in ('inputs', 'data_samples')}
     inputs = distiller.data_preprocessor(batch, training=False)['inputs']
     sides = superpixels_of(distiller, inputs, view)
-    rows = [{side: sides[side][index] for side in ('teacher', 'student')} for index in range(len(samples))]
-    pictures = _pictures(inputs, distiller.data_preprocessor)
-    return [draw(picture, row, chosen) for picture, row in zip(pictures, rows, strict=True)]
+    return draw(
+        _picture(inputs[0], distiller.data_preprocessor), {side: sides[side][0] for side in ('teacher', 'student')}, chosen
+    )
 
 
-def _pictures(inputs: torch.Tensor, preprocessor: nn.Module) -> np.ndarray:
-    """Preprocessed images ``(B, 3, H, W)`` as ones to look at, ``(B, H, W, 3)`` of uint8; models see RGB."""
+def _picture(image: torch.Tensor, preprocessor: nn.Module) -> np.ndarray:
+    """A preprocessed image ``(3, H, W)`` as one to look at, ``(H, W, 3)`` of uint8; models see RGB."""
     statistics = InputStatistics.of(preprocessor)
-    mean, std = (inputs.new_tensor(values).view(-1, 1, 1) for values in (statistics.mean, statistics.std))
-    return (inputs * std + mean).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    mean, std = (image.new_tensor(values).view(-1, 1, 1) for values in (statistics.mean, statistics.std))
+    return (image * std + mean).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
