@@ -15,7 +15,7 @@ EXTRAS = {
     'onedl': ['onedl-mmengine', 'onedl-mmcv', 'onedl-mmpretrain', 'setuptools<81'],
     'quickstart': ['scikit-learn', 'matplotlib'],
     'benchmarks': ['timm>=1.0.20', 'matplotlib'],
-    'tests': ['pytest', 'ruff', 'grad-cam<1.5', 'onnx', 'onnxruntime'],
+    'tests': ['pytest', 'pytest-xdist', 'ruff', 'grad-cam<1.5', 'onnx', 'onnxruntime'],
 }
 EXTRAS['all'] = [*EXTRAS['mmlab'], *EXTRAS['quickstart'], *EXTRAS['tests']]
 

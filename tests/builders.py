@@ -2,6 +2,7 @@
 
 import copy
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -171,6 +172,12 @@ def run_python(*arguments, cwd: Path = REPOSITORY, succeed: bool = True, **envir
     )
     assert (done.returncode == 0) == succeed, done.stdout[-2000:] + done.stderr[-6000:]
     return done.stdout if succeed else done.stderr
+
+
+def copy_repository(folder: Path) -> Path:
+    """Copy what belongs to the repository, and nothing that was made in it, to a new folder."""
+    made = ('.git', '.venv', '.dist_test', '.*_cache', '__pycache__', '*.egg-info', 'build', 'data', 'work_dirs')
+    return shutil.copytree(REPOSITORY, folder, symlinks=True, ignore=shutil.ignore_patterns(*made))
 
 
 def run_ranks(script: str, num_ranks: int, *arguments) -> None:

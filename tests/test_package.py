@@ -2,11 +2,10 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 
 import pytest
-from builders import REPOSITORY, run_python
+from builders import REPOSITORY, copy_repository, run_python
 from mmengine.config import Config
 from mmengine.fileio import load
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
@@ -75,8 +74,7 @@ def test_installing_the_plugin_touches_no_package_that_is_there():
 
 
 def test_what_is_installed_carries_configs_and_tools_that_work_from_there(tmp_path):
-    ignored = shutil.ignore_patterns('.git', '.venv', 'work_dirs', 'build', '__pycache__')
-    source = shutil.copytree(REPOSITORY, tmp_path / 'source', symlinks=True, ignore=ignored)
+    source = copy_repository(tmp_path / 'source')
     run_python('setup.py', '--quiet', 'build', '--build-lib', tmp_path / 'installed', cwd=source)
     mim = tmp_path / 'installed' / 'serkd_mm' / '.mim'
     carried = {path.relative_to(mim) for path in mim.rglob('*.py')}

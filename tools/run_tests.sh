@@ -7,4 +7,6 @@ source tools/environment.sh
 make_environment all
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-exec .venv/bin/python -m pytest "$@"
+# A process for each core, up to 8, with one thread: the threads of several would wait for each other.
+export OMP_NUM_THREADS=1
+exec .venv/bin/python -m pytest -n logical --maxprocesses=8 --dist loadfile "$@"

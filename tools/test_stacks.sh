@@ -31,8 +31,8 @@ versions = {package.metadata['Name']: package.version for package in importlib.m
 mmcv = next(package for package in ('mmcv', 'mmcv-lite', 'onedl-mmcv') if package in versions)
 fork = 'onedl-' if mmcv == 'onedl-mmcv' else ''
 counts = re.findall(r'\d+ (?:passed|failed|error|skipped)\w*', pathlib.Path(log).read_text()[-300:])
-packages = [(package, versions[package]) for package in ('torch', 'torchvision', f'{fork}mmengine', mmcv, f'{fork}mmpretrain')]
-cells = [name, platform.python_version(), *(f'{package} {version}' for package, version in packages)]
+cells = [name, platform.python_version(), versions['torch'], versions['torchvision']]
+cells += [f'{package} {versions[package]}' for package in (f'{fork}mmengine', mmcv, f'{fork}mmpretrain')]
 print('|', ' | '.join([*cells, f'{result}: {", ".join(counts)}', str(datetime.date.today())]), '|')
 PYTHON
 )")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from builders import REPOSITORY, TEACHER, Command, distiller_config, images, labels, training_config
+from builders import REPOSITORY, TEACHER, Command, copy_repository, distiller_config, images, labels, training_config
 from mmengine.config import Config
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
@@ -40,8 +40,7 @@ def write(code, folder):
 
 @pytest.mark.slow
 def test_the_tutorial_runs_as_it_stands(tmp_path):
-    ignored = shutil.ignore_patterns('.git', '.venv', 'work_dirs', 'data', '__pycache__', '.mim')
-    clone = shutil.copytree(REPOSITORY, tmp_path / 'clone', ignore=ignored)
+    clone = copy_repository(tmp_path / 'clone')
     path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
     environment = {**os.environ, 'PATH': path, 'PYTHONPATH': str(clone), 'PYTHONWARNINGS': 'ignore', 'OMP_NUM_THREADS': '1'}
     output = ''
