@@ -48,6 +48,7 @@ def compare(*arguments, succeed=True):
     return run_python('tools/compare.py', *arguments, succeed=succeed)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('runner_scope')
 def test_real_runs_are_compared_in_a_table_and_a_picture(image_root, tmp_path):
     for name, tau in (('cool', 1.0), ('warm', 4.0)):
