@@ -46,9 +46,8 @@ def draw_sample(distiller: nn.Module, sample: dict, view: str, chosen: int | Non
     batch = {key: [sample[key]] for key in ('inputs', 'data_samples')}
     inputs = distiller.data_preprocessor(batch, training=False)['inputs']
     sides = superpixels_of(distiller, inputs, view)
-    return draw(
-        _picture(inputs[0], distiller.data_preprocessor), {side: sides[side][0] for side in ('teacher', 'student')}, chosen
-    )
+    rows = {name: sides[name][0] for name in ('teacher', 'student')}
+    return draw(_picture(inputs[0], distiller.data_preprocessor), rows, chosen)
 
 
 def _picture(image: torch.Tensor, preprocessor: nn.Module) -> np.ndarray:

@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-import signal
 import socket
 import subprocess
 import sys
@@ -303,62 +302,3 @@ def test_slurm_scripts_start_the_tools_through_srun(image_root, tmp_path):
     assert (work_dir / 'epoch_1.pth').is_file()
     output = run(TOOLS / 'slurm_test.sh', 'gpu', 'job', tmp_path / 'config.py', work_dir / 'epoch_1.pth', **environment)
     assert 'accuracy/top1' in output
-
-
-def test_the_quickstart_runs_reports_and_continues(tmp_path):
-    short = ['train_cfg.max_epochs=3', 'train_cfg.val_interval=1', 'param_scheduler.0.end=1', 'param_scheduler.1.begin=1']
-    work_dir = tmp_path / 'work'
-    command = [sys.executable, TOOLS / 'experiments' / 'quickstart.py', '--seeds', 0, 1]
-    command += ['--work-dir', work_dir, '--data-root', tmp_path / 'digits', '--cfg-options', *short]
-    with subprocess.Popen(
-        [str(part) for part in command], stdout=subprocess.PIPE, text=True, start_new_session=True
-    ) as first:
-        while '[2/7]' not in first.stdout.readline():
-            assert first.poll() is None
-        os.killpg(first.pid, signal.SIGKILL)
-    assert not (work_dir / 'results.md').exists()
-    output = run(*command)
-    assert output.count('training, see') < 7
-    assert len(list((tmp_path / 'digits' / 'few').glob('*/*.png'))) == 100
-    table = (work_dir / 'results.md').read_text()
-    assert table.split('\n\n')[1] in output
-    rows = {
-        row.split('|')[1].strip(): [cell.strip() for cell in row.split('|')[2:-1]]
-        for row in table.splitlines()
-        if '|' in row
-    }
-    assert rows['teacher'][2:4] == ['1', '311,338']
-    for student in ('labels only', 'logit KD', 'SeRKD'):
-        accuracy, spread, seeds, parameters, seconds = rows[f'student, {student}']
-        assert 0 <= float(accuracy) <= 100
-        assert float(spread) >= 0
-        assert float(seconds) > 0
-        assert (seeds, parameters) == ('2', '44,612')
-    picture = cv2.imread(str(work_dir / 'results.png'))
-    assert picture.std() > 10
-    assert 'Loaded the teacher from' in (work_dir / 'serkd_seed0' / 'train.log').read_text()
-
-    output = run(*command)
-    assert 'training, see' not in output
-    assert (work_dir / 'results.md').read_text() == table
-
-
-def test_the_study_of_methods_runs_and_reports(tmp_path):
-    for split in ('train', 'val'):
-        write_images(tmp_path / 'pictures' / split, per_class=3, size=32)
-    short = ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'param_scheduler.0.end=1', 'param_scheduler.1.begin=0']
-    command = [sys.executable, TOOLS / 'experiments' / 'cifar.py', '--pairs', 'cnn', '--methods', 'labels', 'serkd']
-    command += ['--seeds', 0, 1, '--work-dir', tmp_path / 'work', '--data-root', tmp_path / 'pictures', '--cfg-options']
-    output = run(*command, *short, 'train_dataloader.dataset.indices=8', 'default_hooks.checkpoint.interval=1')
-    table = (tmp_path / 'work' / 'results.md').read_text()
-    assert table.split('\n\n')[2] in output
-    rows = [[cell.strip('| ') for cell in line.split(' | ')] for line in table.splitlines() if line.startswith('| ')]
-    assert [row[0] for row in rows[2:]] == ['teacher', 'scratch (labels only)', 'SeRKD, superpixels']
-    assert [row[3] for row in rows[2:]] == ['1', '2', '2']
-    assert rows[3][4] == rows[4][4] == '177,622'
-    assert cv2.imread(str(tmp_path / 'work' / 'results.png')).std() > 10
-
-
-def test_the_study_names_a_folder_that_is_not_there(tmp_path):
-    output = run(sys.executable, TOOLS / 'experiments' / 'cifar.py', '--data-root', tmp_path, succeed=False)
-    assert str(tmp_path / 'train') in output
