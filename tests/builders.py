@@ -154,7 +154,7 @@ def run_python(*arguments, cwd: Path = REPOSITORY, succeed: bool = True, **envir
     """Run Python in a process of its own, without warnings and with one thread.
 
     Args:
-        arguments: Of Python; the first one is a file, relative to the repository, or ``-c``.
+        arguments: Of Python: a file below ``cwd``, ``-c`` or ``-m``, and what follows.
         cwd: Where it runs.
         succeed: Whether it has to end well or to fail.
         environment: Variables beside those of the tests.
@@ -191,6 +191,4 @@ def run_ranks(script: str, num_ranks: int, *arguments) -> None:
 def extra_memory(prepare: str, run: str) -> int:
     """By how many MiB the peak of a process of its own grows while ``run`` is executed after ``prepare``."""
     code = f"import machine, torch\n{prepare}\nbefore = machine.peak('cpu')\n{run}\nprint(machine.peak('cpu') - before)"
-    environment = {**os.environ, 'PYTHONPATH': str(REPOSITORY / 'tools' / 'benchmarks')}
-    done = subprocess.run([sys.executable, '-c', code], env=environment, capture_output=True, text=True, check=True)
-    return int(done.stdout) // 2**20
+    return int(run_python('-c', code, PYTHONPATH=str(REPOSITORY / 'tools' / 'benchmarks'))) // 2**20
