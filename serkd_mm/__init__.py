@@ -15,9 +15,20 @@ except ImportError as error:
         '`pip install "serkd-mm[mmlab]"`, or their maintained forks with `pip install "serkd-mm[onedl]"`.'
     ) from error
 
-from . import distillers, heads, hooks, losses, mergers, optim, tokenizers, visualization
-from .safe_loading import allow_mmengine_checkpoints
+from . import analysis, distillers, fileio, heads, hooks, losses, mergers, optim, tokenizers, visualization
 
-allow_mmengine_checkpoints()
+fileio.allow_mmengine_checkpoints()
 
-__all__ = ['__version__', 'distillers', 'heads', 'hooks', 'losses', 'mergers', 'optim', 'tokenizers', 'visualization']
+__all__ = [
+    '__version__',
+    'analysis',
+    'distillers',
+    'fileio',
+    'heads',
+    'hooks',
+    'losses',
+    'mergers',
+    'optim',
+    'tokenizers',
+    'visualization',
+]

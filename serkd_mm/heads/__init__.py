@@ -1,14 +1,14 @@
-"""mmpretrain's distilled heads, made trainable; parameter names are theirs, so checkpoints are too."""
+"""Trainable versions of mmpretrain's distilled heads; parameter names, and so checkpoints, are the same."""
 
 from .deit_distilled_head import DeiTDistilledClsHead
 from .efficientformer_distilled_head import EfficientFormerDistilledClsHead
 from .levit_distilled_head import LeViTDistilledClsHead
+from .trainable_heads import TRAINABLE_HEADS, make_heads_trainable
 
-TRAINABLE_HEADS = {
-    'DeiTClsHead': 'DeiTDistilledClsHead',
-    'EfficientFormerClsHead': 'EfficientFormerDistilledClsHead',
-    'LeViTClsHead': 'LeViTDistilledClsHead',
-}
-"""mmpretrain's heads that refuse to train, by registry name, and what trains in their place."""
-
-__all__ = ['TRAINABLE_HEADS', 'DeiTDistilledClsHead', 'EfficientFormerDistilledClsHead', 'LeViTDistilledClsHead']
+__all__ = [
+    'TRAINABLE_HEADS',
+    'DeiTDistilledClsHead',
+    'EfficientFormerDistilledClsHead',
+    'LeViTDistilledClsHead',
+    'make_heads_trainable',
+]

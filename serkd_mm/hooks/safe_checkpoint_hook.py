@@ -6,7 +6,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
-from .atomic_files import AtomicBackend
+from ..fileio import AtomicBackend
 
 
 @HOOKS.register_module()

@@ -18,7 +18,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
-from serkd_mm.hooks import atomic_files
+from serkd_mm.fileio import atomic_backend
 
 _fsync = os.fsync
 
@@ -54,7 +54,7 @@ def main() -> None:
     config, wanted = Config.fromfile(sys.argv[1]), int(sys.argv[2])
     config.resume = True
     config.custom_hooks.append(dict(type='SayWhenItBegins'))
-    atomic_files.os.fsync = slow_fsync
+    atomic_backend.os.fsync = slow_fsync
     work_dir = Path(config.work_dir)
     rng, kills, writing = random.Random(0), 0, 0
     while kills < wanted:

@@ -10,7 +10,7 @@ from builders import run_python, training_config
 from mmengine.fileio import get_file_backend
 from mmengine.runner import Runner
 
-import serkd_mm.hooks.atomic_files as module
+import serkd_mm.fileio.atomic_backend as module
 from serkd_mm.hooks import SafeCheckpointHook
 
 pytestmark = pytest.mark.usefixtures('runner_scope')

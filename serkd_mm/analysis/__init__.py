@@ -1,0 +1,5 @@
+"""Reading the logs of finished and interrupted runs."""
+
+from .run_log import RunLog
+
+__all__ = ['RunLog']

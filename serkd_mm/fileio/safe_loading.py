@@ -1,0 +1,78 @@
+"""Load checkpoints with ``torch.load(weights_only=True)``, which runs no code from the file."""
+
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.logging.history_buffer import HistoryBuffer
+from mmengine.utils import digit_version
+
+
+class CheckpointError(ValueError):
+    """A checkpoint file is missing, is damaged, or cannot be loaded safely. The message names the file and the reason."""
+
+
+def allow_mmengine_checkpoints() -> None:
+    """Allow ``torch.load(weights_only=True)``, the default since torch 2.6, to read checkpoints of mmengine 0.10.
+
+    These checkpoints store the logged history as ``HistoryBuffer`` objects that hold NumPy arrays. The few classes allowed
+    here hold data and run no code; all others stay refused. Before torch 2.6 nothing changes: mmengine loads without
+    ``weights_only`` there.
+    """
+    if digit_version(torch.__version__) < digit_version('2.6'):
+        return
+    multiarray = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
+    number_types = [type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32, np.bool_)]
+    torch.serialization.add_safe_globals(
+        [HistoryBuffer, np.ndarray, np.dtype, multiarray._reconstruct, multiarray.scalar, *number_types]
+    )
+    torch.serialization.add_safe_globals([(_statistics_method, 'builtins.getattr')])
+
+
+def _statistics_method(owner: type, name: str) -> Callable:
+    """Replace ``getattr`` in a pickled history: return a statistics method of ``HistoryBuffer``, and refuse the rest."""
+    if owner is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
+        raise ValueError(f'The checkpoint refers to the attribute {name!r} of {owner!r}')
+    return getattr(HistoryBuffer, name)
+
+
+def read_checkpoint(path: str | Path, where: str) -> Any:
+    """Load a checkpoint onto the CPU without running code from it.
+
+    Args:
+        path: Path of the file.
+        where: Start of the error messages, such as the config key and the path.
+
+    Returns:
+        The content of the file: tensors and plain values.
+
+    Raises:
+        CheckpointError: The file is missing, is damaged, or holds more than tensors and plain values.
+    """
+    allow_mmengine_checkpoints()  # Repeated: the forks of mmengine reset torch's list of safe classes after each load.
+    try:
+        return torch.load(path, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as error:
+        if not _has_checkpoint_header(path):
+            raise CheckpointError(
+                f'{where} cannot be read; is it complete? It does not start like a checkpoint of torch'
+            ) from error
+        raise CheckpointError(
+            f'{where} holds more than weights, and is not read because it could run code. If you trust its source, reduce '
+            f"it to its state_dict first (mmpretrain's tools/model_converters/publish_model.py does this). {error}"
+        ) from error
+    except FileNotFoundError as error:
+        raise CheckpointError(f'{where}: there is no such file') from error
+    except (OSError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        raise CheckpointError(f'{where} cannot be read; is it complete? {type(error).__name__}: {error}') from error
+
+
+def _has_checkpoint_header(path: str | Path) -> bool:
+    """Whether a file starts like a pickle or is a zip archive, the two formats of ``torch.save``."""
+    with Path(path).open('rb') as file:
+        starts_like_pickle = file.read(1) == pickle.PROTO
+        return starts_like_pickle or zipfile.is_zipfile(file)
