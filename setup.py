@@ -16,8 +16,9 @@ EXTRAS = {
     'quickstart': ['scikit-learn', 'matplotlib'],
     'benchmarks': ['timm>=1.0.20', 'matplotlib'],
     'tests': ['pytest', 'pytest-xdist', 'ruff', 'grad-cam<1.5', 'onnx', 'onnxruntime'],
+    'docs': ['sphinx', 'myst-parser', 'furo'],
 }
-EXTRAS['all'] = [*EXTRAS['mmlab'], *EXTRAS['quickstart'], *EXTRAS['tests']]
+EXTRAS['all'] = [*EXTRAS['mmlab'], *EXTRAS['quickstart'], *EXTRAS['tests'], *EXTRAS['docs']]
 
 setup(
     name='serkd-mm',

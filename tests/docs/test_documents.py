@@ -1,4 +1,4 @@
-"""What the documents say is true: their commands run, their code works, their names and messages exist."""
+"""The documentation is correct: its commands and code run, and its names, links and messages exist."""
 
 import importlib
 import importlib.util
@@ -13,21 +13,31 @@ import pytest
 import torch
 from builders import REPOSITORY, TEACHER, Command, copy_repository, distiller_config, images, labels, training_config
 from mmengine.config import Config
+from mmengine.fileio import load
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 
+import serkd_mm
 from serkd_mm.distillers.config_errors import ConfigError
 from serkd_mm.hooks import DataError, NonFiniteLossError
 
-DOCUMENTS = sorted((REPOSITORY / 'docs').glob('*.md'))
+DOCS = REPOSITORY / 'docs' / 'en'
+DOCUMENTS = [REPOSITORY / 'README.md', *sorted(DOCS.rglob('*.md'))]
+SHOWN = [
+    REPOSITORY / name
+    for name in ('configs/cifar/README.md', 'configs/serkd/README.md', 'tools/benchmarks/results/README.md')
+]
+
+
+def name_of(path):
+    """A document's path, as the name of a test's parameter."""
+    return str(path.relative_to(REPOSITORY))
 
 
 def blocks(document, *kinds):
-    """Kind and text of the code blocks of a document."""
-    text = (REPOSITORY / 'docs' / document).read_text()
-    return [
-        (kind, body) for kind, body in re.findall(r'^```(\w+)\n(.*?)^```', text, re.DOTALL | re.MULTILINE) if kind in kinds
-    ]
+    """Return kind and text of the code blocks of a document."""
+    found = re.findall(r'^```(\w+)\n(.*?)^```', document.read_text(), re.DOTALL | re.MULTILINE)
+    return [(kind, body) for kind, body in found if kind in kinds]
 
 
 def write(code, folder):
@@ -39,12 +49,12 @@ def write(code, folder):
 
 
 @pytest.mark.slow
-def test_the_tutorial_runs_as_it_stands(tmp_path):
+def test_tutorial_runs_as_written(tmp_path):
     clone = copy_repository(tmp_path / 'clone')
     path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
     environment = {**os.environ, 'PATH': path, 'PYTHONPATH': str(clone), 'PYTHONWARNINGS': 'ignore', 'OMP_NUM_THREADS': '1'}
     output = ''
-    for kind, body in blocks('tutorial.md', 'python', 'bash'):
+    for kind, body in blocks(DOCS / 'user_guides' / 'tutorial.md', 'python', 'bash'):
         if kind == 'python':
             write(body, clone)
             continue
@@ -62,8 +72,8 @@ def test_the_tutorial_runs_as_it_stands(tmp_path):
     assert accuracy['student'] > 60
 
 
-def test_the_loss_and_the_merger_of_the_page_on_extending_work(tmp_path, monkeypatch):
-    files = [write(code, tmp_path) for _, code in blocks('extending.md', 'python')]
+def test_custom_loss_and_merger_of_the_page_on_extending_work(tmp_path, monkeypatch):
+    files = [write(code, tmp_path) for _, code in blocks(DOCS / 'advanced_guides' / 'extending.md', 'python')]
     assert [file.name for file in files] == ['my_losses.py', 'my_mergers.py', 'rows.py']
     assert all(len(file.read_text().strip().splitlines()) <= 21 for file in files)
     monkeypatch.syspath_prepend(tmp_path)
@@ -78,29 +88,66 @@ def test_the_loss_and_the_merger_of_the_page_on_extending_work(tmp_path, monkeyp
     losses = built(images(), labels(), mode='loss')
     losses['loss_rows'].backward()
     assert losses['loss_rows'] > 0
-    view = built.distill.views['rows'].student
-    tokens, association = view.merger.associate(torch.randn(2, 5, 3, 4))
-    assert (tokens.shape, association.shape) == ((2, 3, 5), (2, 12, 3))
+    merged, association = built.distill.views['rows'].merger.associate(torch.randn(2, 5, 3, 4))
+    assert (merged.shape, association.shape) == ((2, 5, 3, 1), (2, 12, 3))
     assert torch.equal(association.sum(dim=2), torch.ones(2, 12))
 
 
-@pytest.mark.parametrize('document', DOCUMENTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize('document', DOCUMENTS, ids=name_of)
 def test_names_and_files_in_the_documents_exist(document):
     text = document.read_text()
+    if document.stem == 'migration':
+        text = re.sub(r'^\| [^|]*', '', text, flags=re.MULTILINE)  # The first column has the names of 0.1.
     for name in set(re.findall(r'`(serkd_mm(?:\.\w+)+)`', text)):
         owner, attribute = name.rsplit('.', 1)
         assert hasattr(importlib.import_module(owner), attribute), name
-    written = {code.split('\n')[0].removeprefix('# ') for _, code in blocks(document.name, 'python')}
+    written = {code.split('\n')[0].removeprefix('# ') for _, code in blocks(document, 'python')}
     for file in set(re.findall(r'(?<![\w/])((?:configs|tools|tests|docs|serkd_mm)/[\w./-]*\.(?:py|sh|md))', text)) - written:
         assert (REPOSITORY / file).is_file(), file
 
 
+@pytest.mark.parametrize('document', [*DOCUMENTS, *SHOWN], ids=name_of)
+def test_relative_links_lead_to_files(document):
+    text = document.read_text()
+    for link in re.findall(r'\]\((?!\w+:)([^)]+)\)', text):
+        path, _, anchor = link.partition('#')
+        target = document.parent / path if path else document
+        assert target.is_file(), link
+        titles = re.findall(r'^#+ (.*)$', target.read_text(), re.MULTILINE) if anchor else []
+        assert not anchor or anchor in [re.sub(r'[^\w -]', '', title).lower().replace(' ', '-') for title in titles], link
+
+
+def test_readme_is_short():
+    assert len((REPOSITORY / 'README.md').read_text().splitlines()) <= 130
+
+
+def test_every_equation_of_the_method_links_its_function_and_its_test():
+    rows = re.findall(r'^\| (.*?) \|(.*)$', (DOCS / 'advanced_guides' / 'method.md').read_text(), re.MULTILINE)
+    table = {equation: row for name, row in rows for equation in re.findall(r'\(\d+\)|L_F', name)}
+    assert {f'({number})' for number in (1, 2, 3, *range(7, 14))} | {'L_F'} <= set(table)
+    assert all('../serkd_mm/' in table[equation] for equation in table if equation != '(2)')
+    assert all('../tests/' in row for row in table.values())
+    assert 'docs/en/advanced_guides/method.md' in (REPOSITORY / 'README.md').read_text()
+
+
+def test_every_page_is_in_the_table_of_contents():
+    contents = (DOCS / 'index.md').read_text()
+    pages = [path.relative_to(DOCS).with_suffix('') for path in DOCS.rglob('*') if path.suffix in ('.md', '.rst')]
+    assert all(f'\n{page}\n' in contents for page in pages if str(page) != 'index')
+
+
+def test_citation_names_this_version():
+    citation = load(REPOSITORY / 'CITATION.cff', file_format='yaml')
+    assert citation['version'] == serkd_mm.__version__
+    assert citation['references'][0]['url'] in (REPOSITORY / 'README.md').read_text()
+
+
 def pattern(quote):
-    """What a quoted message must look like; dots stand for names of the reader's own."""
+    """Return the regular expression of a quoted message; dots stand for the reader's own names."""
     return '.*'.join(map(re.escape, quote.split('...')))
 
 
-QUOTES = re.findall(r'^> `(.*)`$', (REPOSITORY / 'docs' / 'errors.md').read_text(), re.MULTILINE)
+QUOTES = re.findall(r'^> `(.*)`$', (DOCS / 'notes' / 'faq.md').read_text(), re.MULTILINE)
 LARGE_GRID = dict(TEACHER, backbone=dict(TEACHER['backbone'], patch_size=4))
 MORE_CLASSES = dict(TEACHER, head=dict(TEACHER['head'], num_classes=7))
 MISTAKES = {
@@ -122,14 +169,14 @@ def quoted(part):
 
 
 @pytest.mark.parametrize('part', MISTAKES)
-def test_messages_about_a_config_are_the_real_ones(part):
+def test_quoted_config_errors_are_the_real_ones(part):
     with pytest.raises(ConfigError) as error:
         MODELS.build(distiller_config(**MISTAKES[part]))
     assert re.search(quoted(part), str(error.value)), error.value
 
 
-def error_of(part, image_root, tmp_path):
-    """The message that a mistake outside the config's text gives."""
+def raise_error(part, image_root, tmp_path):
+    """Make a mistake outside the config's text, which raises the error that is quoted with ``part``."""
     file = tmp_path / 'epoch_1.pth'
     settings = dict(teacher__checkpoint=str(file), teacher__allow_random_teacher=False)
     if part == 'does not match':
@@ -170,13 +217,13 @@ ERRORS = {
 
 @pytest.mark.usefixtures('runner_scope')
 @pytest.mark.parametrize('part', ERRORS)
-def test_messages_about_files_and_numbers_are_the_real_ones(part, image_root, tmp_path, monkeypatch):
-    monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')  # As the tools set it.
+def test_quoted_file_and_training_errors_are_the_real_ones(part, image_root, tmp_path, monkeypatch):
+    monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')  # As the tools do.
     with pytest.raises(ERRORS[part]) as error:
-        error_of(part, image_root, tmp_path)
+        raise_error(part, image_root, tmp_path)
     assert re.search(quoted(part), str(error.value)), error.value
 
 
-def test_every_message_is_compared():
+def test_every_quoted_error_is_compared():
     parts = [*MISTAKES, *ERRORS]
     assert len(parts) == len(QUOTES)
