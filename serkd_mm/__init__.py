@@ -1,6 +1,6 @@
 """serkd-mm: semantic relation distillation (SeRKD) as a plugin for mmpretrain.
 
-Importing this package registers every component in mmpretrain's own registries, so that configs name them without a scope.
+Importing this package registers all components in mmpretrain's registries, so configs refer to them without a scope.
 """
 
 from .version import __version__
@@ -15,20 +15,9 @@ except ImportError as error:
         '`pip install "serkd-mm[mmlab]"`, or their maintained forks with `pip install "serkd-mm[onedl]"`.'
     ) from error
 
-from . import analysis, distillers, fileio, heads, hooks, losses, mergers, optim, tokenizers, visualization
+from . import distillers, heads, hooks, losses, mergers, optim, tokenizers, visualization
+from .fileio import allow_mmengine_checkpoints
 
-fileio.allow_mmengine_checkpoints()
+allow_mmengine_checkpoints()
 
-__all__ = [
-    '__version__',
-    'analysis',
-    'distillers',
-    'fileio',
-    'heads',
-    'hooks',
-    'losses',
-    'mergers',
-    'optim',
-    'tokenizers',
-    'visualization',
-]
+__all__ = ['__version__', 'distillers', 'heads', 'hooks', 'losses', 'mergers', 'optim', 'tokenizers', 'visualization']

@@ -1,4 +1,4 @@
-"""Whole trainings by mmengine's Runner on image files."""
+"""Complete trainings with mmengine's Runner on image files."""
 
 import pytest
 import torch
@@ -37,10 +37,10 @@ def test_trains_logs_evaluates_and_saves_the_plain_student(image_root, tmp_path)
     assert {name.split('.')[0] for name in names} == {'backbone', 'head', 'distill'}
 
 
-def test_the_optimizer_holds_the_student_and_the_projector_and_decays_weights_alone(image_root, tmp_path):
+def test_optimizer_holds_student_and_projector_and_decays_only_weights(image_root, tmp_path):
     runner = Runner.from_cfg(training_config(image_root, tmp_path))
     wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
-    groups = [group for group in wrapper.param_groups if group['params'][0].ndim]  # mmengine adds a scalar of its own
+    groups = [group for group in wrapper.param_groups if group['params'][0].ndim]  # mmengine adds a scalar
     decays = {id(group['params'][0]): group['weight_decay'] for group in groups}
     assert decays.keys() == {id(weight) for weight in runner.model.parameters()}
     named = {name: decays[id(weight)] for name, weight in runner.model.named_parameters()}
@@ -53,7 +53,7 @@ def test_the_optimizer_holds_the_student_and_the_projector_and_decays_weights_al
     assert all(decay == 0 for name, decay in named.items() if name not in kept)
 
 
-# RRD with a queue that wraps round within an epoch of 12 images, and once more after resuming.
+# RRD with a queue that wraps around within an epoch of 12 images, and again after resuming.
 RRD = {'model.losses.loss_rrd': dict(type='RRDLoss', on='tokens', queue_size=10)}
 
 
@@ -68,7 +68,7 @@ WORKERS = {'train_dataloader.num_workers': 2, 'train_dataloader.persistent_worke
         pytest.param(RRD, id='rrd', marks=pytest.mark.slow),
     ],
 )
-def test_resuming_equals_not_stopping(settings, image_root, tmp_path):
+def test_resuming_is_bit_exact(settings, image_root, tmp_path):
     # With random crops and flips, Mixup and CutMix, stochastic depth and validation between the epochs.
     changes = {
         **settings,
@@ -79,13 +79,13 @@ def test_resuming_equals_not_stopping(settings, image_root, tmp_path):
     run(training_config(image_root, tmp_path / 'parts', **changes, **{'train_cfg.max_epochs': 1}))
     parts = run(training_config(image_root, tmp_path / 'parts', **changes, resume=True))
     assert parts.iter == whole.iter == 6
-    one, two = (load(tmp_path / name / 'epoch_2.pth') for name in ('whole', 'parts'))
-    assert_equal_states(two['state_dict'], one['state_dict'])
-    assert ('distill.losses.loss_rrd.queue' in one['state_dict']) == (settings is RRD)
-    for index, state in one['optimizer']['state'].items():
-        assert_equal_states(two['optimizer']['state'][index], state)
-    log_one, log_two = (c['message_hub']['log_scalars']['train/loss']['log_history'] for c in (one, two))
-    assert torch.equal(log_one, log_two)
+    expected, actual = (load(tmp_path / name / 'epoch_2.pth') for name in ('whole', 'parts'))
+    assert_equal_states(actual['state_dict'], expected['state_dict'])
+    assert ('distill.losses.loss_rrd.queue' in expected['state_dict']) == (settings is RRD)
+    for index, state in expected['optimizer']['state'].items():
+        assert_equal_states(actual['optimizer']['state'][index], state)
+    logs = (c['message_hub']['log_scalars']['train/loss']['log_history'] for c in (expected, actual))
+    assert torch.equal(*logs)
 
 
 def test_ema_averages_the_student_and_shares_the_teacher(image_root, tmp_path):
@@ -106,7 +106,7 @@ def test_ema_averages_the_student_and_shares_the_teacher(image_root, tmp_path):
 
 
 @pytest.mark.parametrize('wrapper', ['OptimWrapper', 'AutocastOptimWrapper'])
-def test_accumulation_and_clipping_and_ema(wrapper, image_root, tmp_path):
+def test_gradient_accumulation_clipping_and_ema(wrapper, image_root, tmp_path):
     config = training_config(image_root, tmp_path, **{'train_cfg.max_epochs': 1})
     config.optim_wrapper.update(type=wrapper, accumulative_counts=2, clip_grad=dict(max_norm=1.0))
     config.custom_hooks.append(dict(type='EMAHook'))
@@ -115,7 +115,7 @@ def test_accumulation_and_clipping_and_ema(wrapper, image_root, tmp_path):
     assert 'train/grad_norm' in runner.message_hub.log_scalars
 
 
-def test_bfloat16_on_a_cpu(image_root, tmp_path):
+def test_bfloat16_on_cpu(image_root, tmp_path):
     config = training_config(image_root, tmp_path)
     config.optim_wrapper.type = 'AutocastOptimWrapper'
     formats = set()
@@ -132,7 +132,7 @@ def test_bfloat16_on_a_cpu(image_root, tmp_path):
         assert first == pytest.approx(expected, rel=0.05), name
 
 
-def test_layer_wise_learning_rates_of_mmpretrain(image_root, tmp_path):
+def test_mmpretrain_layer_wise_learning_rates(image_root, tmp_path):
     config = training_config(image_root, tmp_path)
     config.optim_wrapper = dict(
         type='OptimWrapper',
@@ -149,7 +149,7 @@ def test_layer_wise_learning_rates_of_mmpretrain(image_root, tmp_path):
     assert rate['student.head.layers.head.weight'] == rate['distill.losses.loss_feat.projector.weight'] == 1.0
 
 
-def test_a_wrong_tap_fails_before_any_training(image_root, tmp_path):
+def test_wrong_tap_fails_before_training(image_root, tmp_path):
     config = training_config(image_root, tmp_path, **{'model.student.taps.patches': 'backbone.layer[-1]'})
     with pytest.raises(ValueError, match=r'model\.student\.taps\.patches.*layers'):
         Runner.from_cfg(config)

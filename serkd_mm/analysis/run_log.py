@@ -1,5 +1,3 @@
-"""What a run has logged, over all its starts."""
-
 import json
 from collections import defaultdict
 from collections.abc import Iterator
@@ -7,25 +5,27 @@ from contextlib import suppress
 from pathlib import Path
 from statistics import mean
 
-_NO_METRICS = ('step', 'data_time', 'time')
+_NOT_METRICS = ('step', 'data_time', 'time')
 
 
 class RunLog:
-    """The scalars that mmengine has logged into the work folder of a run; a resumed run goes on where it was resumed.
+    """Scalars that mmengine logged into the work folder of a run.
+
+    The logs of all starts of the run are merged: where a resumed run repeats an iteration, its later entry is used.
 
     Args:
         folder: The work folder.
 
     Attributes:
-        train: Entries of training by iteration, in order.
-        val: Entries of validation by epoch (by iteration, where a run counts those), in order.
+        train: Training entries, sorted by iteration.
+        val: Validation entries, sorted by epoch, or by iteration if the run does not count epochs.
 
     Raises:
-        FileNotFoundError: No run has logged anything in the folder.
+        FileNotFoundError: The folder holds no log of a run.
     """
 
     def __init__(self, folder: str | Path) -> None:
-        files = sorted(Path(folder).glob('*/vis_data/scalars.json'))  # Named by the time of the start.
+        files = sorted(Path(folder).glob('*/vis_data/scalars.json'))  # The folders are named by the time of the start.
         if not files:
             raise FileNotFoundError(f'{folder}: no run has logged here (there is no */vis_data/scalars.json)')
         train: dict[int, dict] = {}
@@ -40,21 +40,24 @@ class RunLog:
 
     @property
     def terms(self) -> list[str]:
-        """Names of the losses, the sum first."""
+        """Names of the losses; the total ``'loss'`` comes first."""
         names = {name: None for entry in self.train for name in entry if name.startswith('loss')}
         return sorted(names, key=lambda name: name != 'loss')
 
     @property
     def metrics(self) -> list[str]:
-        """Names of what validation has measured."""
-        return list({name: None for entry in self.val for name in entry if name not in _NO_METRICS})
+        """Names of the validation metrics."""
+        return list({name: None for entry in self.val for name in entry if name not in _NOT_METRICS})
 
     def metric(self, name: str) -> list[tuple[int, float]]:
-        """Epoch and value of each validation."""
+        """Return the epoch and the value of a metric for each validation."""
         return [(entry['step'], entry[name]) for entry in self.val if name in entry]
 
     def term(self, name: str) -> list[tuple[int, float]]:
-        """Epoch and mean of a loss over it, as mmengine has logged it (smoothed); by iteration, where a run counts those."""
+        """Return each epoch with the mean of a loss over its entries, which mmengine has smoothed.
+
+        If the run does not count epochs, the values are by iteration.
+        """
         values = defaultdict(list)
         for entry in self.train:
             if name in entry:
@@ -63,7 +66,7 @@ class RunLog:
 
     @property
     def seconds_per_epoch(self) -> float | None:
-        """Mean time of an iteration, times the iterations of an epoch; None for a run that counts no epochs."""
+        """Mean time of an iteration times the iterations per epoch; None if the run does not count epochs."""
         last = self.train[-1] if self.train else {}
         if 'epoch' not in last:
             return None
@@ -71,12 +74,16 @@ class RunLog:
 
     @property
     def memory(self) -> int | None:
-        """Largest memory of the GPU in MiB, None where there was none."""
+        """Peak GPU memory in MiB; None without a GPU."""
         return max((entry['memory'] for entry in self.train if 'memory' in entry), default=None)
 
 
 def _entries(file: Path) -> Iterator[dict]:
-    """The entries of one start. Where it was killed, the last line may be cut, and mmpretrain's ``load_json_log`` fails."""
+    """Yield the entries of one start.
+
+    If the process was killed, the last line may be incomplete: mmpretrain's ``load_json_log`` fails on it, and it is skipped
+    here.
+    """
     for line in file.read_text().splitlines():
         with suppress(json.JSONDecodeError):
             yield json.loads(line)

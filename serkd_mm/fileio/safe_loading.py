@@ -27,10 +27,9 @@ def allow_mmengine_checkpoints() -> None:
         return
     multiarray = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
     number_types = [type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32, np.bool_)]
-    torch.serialization.add_safe_globals(
-        [HistoryBuffer, np.ndarray, np.dtype, multiarray._reconstruct, multiarray.scalar, *number_types]
-    )
-    torch.serialization.add_safe_globals([(_statistics_method, 'builtins.getattr')])
+    array_types = [np.ndarray, np.dtype, multiarray._reconstruct, multiarray.scalar]
+    lookup = (_statistics_method, 'builtins.getattr')  # Called where the pickle names ``getattr``.
+    torch.serialization.add_safe_globals([HistoryBuffer, *array_types, *number_types, lookup])
 
 
 def _statistics_method(owner: type, name: str) -> Callable:
@@ -74,5 +73,4 @@ def read_checkpoint(path: str | Path, where: str) -> Any:
 def _has_checkpoint_header(path: str | Path) -> bool:
     """Whether a file starts like a pickle or is a zip archive, the two formats of ``torch.save``."""
     with Path(path).open('rb') as file:
-        starts_like_pickle = file.read(1) == pickle.PROTO
-        return starts_like_pickle or zipfile.is_zipfile(file)
+        return file.read(1) == pickle.PROTO or zipfile.is_zipfile(file)

@@ -7,17 +7,18 @@ from .distilled_head import DistilledHead
 
 @MODELS.register_module()
 class DeiTDistilledClsHead(DistilledHead, DeiTClsHead):
-    """mmpretrain's ``DeiTClsHead``, made trainable (DeiT [24], section 4; SeRKD, section V-A).
+    """Trainable version of mmpretrain's ``DeiTClsHead``.
 
-    The class token learns the labels, ``head.layers.head``, and the distillation token learns the teacher,
-    ``head.layers.head_dist``: the tap for losses between logits.
+    As in DeiT (Touvron et al., arXiv:2012.12877, section 4) and SeRKD (Yan et al., arXiv:2503.21269, section V-A), the class
+    token learns the labels through ``head.layers.head``, and the distillation token learns the teacher through
+    ``head.layers.head_dist``, which is the tap for losses between logits.
 
     Args:
-        distilled_training: See :class:`DistilledHead`.
-        kwargs: As ``DeiTClsHead``: ``num_classes``, ``in_channels``, ``hidden_dim``, ``loss``, ...
+        distilled_training: See :class:`DistilledHead`. Default: True.
+        kwargs: As for ``DeiTClsHead``: ``num_classes``, ``in_channels``, ``hidden_dim``, ``loss``, ...
     """
 
     def classify(self, feats: tuple) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits ``(B, num_classes)`` of the class token and of the distillation token."""
+        """Return the logits ``(B, num_classes)`` of the class token and of the distillation token."""
         class_token, distillation_token = self.pre_logits(feats)
         return self.layers.head(class_token), self.layers.head_dist(distillation_token)

@@ -6,15 +6,16 @@ from mmpretrain.structures import DataSample
 
 
 class DistilledHead(ClsHead):
-    """What mmpretrain's distilled heads share: one classifier that learns the labels, another that learns the teacher.
+    """Base class of heads with two classifiers: one learns the labels, the other learns the teacher.
 
-    What the second learns is decided by the losses whose tap is on it. Predictions average the logits of both. A subclass
-    stands before one of mmpretrain's heads, whose parameters it keeps, so a checkpoint serves either.
+    The losses whose tap is the second classifier train it. The prediction is the mean of both classifiers' logits. A
+    subclass also inherits from the mmpretrain head that it makes trainable and keeps that head's parameter names, so
+    checkpoints of either load into the other.
 
     Args:
-        distilled_training: False trains both classifiers on the labels through their mean, which is how the same student
-            is trained without a teacher (timm's setting of that name does the same).
-        kwargs: As mmpretrain's head.
+        distilled_training: If False, the labels train both classifiers through their mean: the same student without a
+            teacher, as timm's setting of that name does. Default: True.
+        kwargs: As for mmpretrain's head.
     """
 
     def __init__(self, *args, distilled_training: bool = True, **kwargs) -> None:
@@ -23,14 +24,31 @@ class DistilledHead(ClsHead):
 
     @abstractmethod
     def classify(self, feats: tuple) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Logits ``(B, num_classes)`` of the classifier for labels and of that for the teacher, None where there is none."""
+        """Compute the logits of both classifiers.
+
+        Args:
+            feats: Output of the backbone.
+
+        Returns:
+            Logits ``(B, num_classes)`` for the labels and for the teacher; None instead of the latter if the head has a
+            single classifier.
+        """
 
     def forward(self, feats: tuple) -> torch.Tensor:
-        """Logits of the prediction ``(B, num_classes)``: the mean of both classifiers."""
+        """Return the logits of the prediction ``(B, num_classes)``: the mean of both classifiers."""
         return self._mean(*self.classify(feats))
 
     def loss(self, feats: tuple, data_samples: list[DataSample], **kwargs) -> dict[str, torch.Tensor]:
-        """The student's own task loss ``dict(loss=...)``, soft targets of Mixup and CutMix included."""
+        """Compute the student's task loss, also with the soft targets of Mixup and CutMix.
+
+        Args:
+            feats: Output of the backbone.
+            data_samples: Labels of the images.
+            kwargs: As for the loss module of the head.
+
+        Returns:
+            The loss, ``dict(loss=...)``.
+        """
         class_logits, distillation_logits = self.classify(feats)
         logits = class_logits if self.distilled_training else self._mean(class_logits, distillation_logits)
         return self._get_loss(logits, data_samples, **kwargs)

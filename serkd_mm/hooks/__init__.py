@@ -1,4 +1,4 @@
-"""Hooks around training: what is saved, how, when a run has to stop, and which data it can not use."""
+"""Training hooks: reproducible epochs, checkpoints that survive a killed process, and early errors on unusable data."""
 
 from .data_errors import DataError
 from .epoch_seed_hook import EpochSeedHook

@@ -1,4 +1,4 @@
-"""What the hooks that watch the data have in common."""
+"""Shared by the hooks that check the data."""
 
 from collections.abc import Iterator
 
@@ -7,12 +7,12 @@ from mmengine.runner import Runner
 
 
 class DataError(ValueError):
-    """An image or a label that can not be used; the message names the file."""
+    """An image or a label cannot be used. The message names the file."""
 
 
-def datasets(runner: Runner) -> Iterator[tuple[str, BaseDataset]]:
-    """The data sets that a run has built, by the config key of each."""
+def built_datasets(runner: Runner) -> Iterator[tuple[str, BaseDataset]]:
+    """Yield the config key and the dataset of each dataloader that the runner has built."""
     for key in ('train', 'val', 'test'):
         loop = getattr(runner, f'_{key}_loop')
-        if hasattr(loop, 'dataloader'):  # A dict until it is needed.
+        if hasattr(loop, 'dataloader'):  # Loops are dicts until they are needed.
             yield f'{key}_dataloader.dataset', loop.dataloader.dataset

@@ -10,17 +10,17 @@ from torch.utils.data import DataLoader
 
 @HOOKS.register_module()
 class EpochSeedHook(Hook):
-    """Make the random numbers of an epoch depend on the seed of the run and the number of the epoch alone.
+    """Seed every epoch from the seed of the run and the epoch number alone, so that resuming is bit-exact.
 
-    mmengine saves no random state, so a run that was stopped and resumed mixes and augments other images than one that was
-    not. With this hook both are the same run. Worker processes are started anew for each epoch, persistent ones too, because
-    they draw the augmentation. The first epoch has what the start of the run has seeded: nothing resumes inside it.
+    mmengine does not save the random state. Without this hook, a resumed run augments and mixes other images than an
+    uninterrupted one. All worker processes, persistent ones too, restart in each epoch, because they draw the
+    augmentations. The first epoch keeps the seed set at the start of the run: no run resumes inside it.
     """
 
     priority = 'VERY_HIGH'
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Seed Python, NumPy and torch; ranks differ where ``randomness.diff_rank_seed`` says so, as at the start."""
+        """Seed Python, NumPy and torch. As at the start, ranks differ only with ``randomness.diff_rank_seed``."""
         if runner.epoch == 0:
             return
         (drawn,) = np.random.SeedSequence((runner.seed, runner.epoch)).generate_state(1)
@@ -30,7 +30,7 @@ class EpochSeedHook(Hook):
 
 
 def _restart_workers(loader: DataLoader, seed: int) -> None:
-    """Let the next epoch begin with new worker processes, which mmengine's function seeds by rank, worker and ``seed``."""
+    """Start new worker processes in the next epoch, which mmengine seeds by rank, worker and ``seed``."""
     if isinstance(loader.worker_init_fn, partial) and 'seed' in loader.worker_init_fn.keywords:
         loader.worker_init_fn = partial(loader.worker_init_fn, seed=seed)
-    loader._iterator = None  # What keeps persistent workers.
+    loader._iterator = None  # Drops the persistent workers.

@@ -6,32 +6,32 @@ from mmpretrain.registry import HOOKS
 
 _ADVICE = (
     'Look for broken images, lower optim_wrapper.optimizer.lr, set optim_wrapper.clip_grad=dict(max_norm=5.0), or train '
-    'without --amp; a term that is wrong by itself can be left out with model.losses.NAME=None.'
+    'without --amp. If a single loss causes it, remove that loss with model.losses.NAME=None.'
 )
 
 
 class NonFiniteLossError(FloatingPointError):
-    """A loss, or the weights after a step, were infinite or not a number; the message says when, which, and what to do."""
+    """A loss, or a weight after a step, is infinite or NaN. The message says when, which one, and what to do."""
 
 
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
-    """Stop a run whose loss is infinite or not a number, before anything of it is saved.
+    """Stop a run whose loss is infinite or NaN, before a checkpoint of it is saved.
 
-    Reads the numbers that mmengine's ``RuntimeInfoHook`` has taken for the log of the same iteration: nothing more is
-    fetched from the device. The step after a finite loss, and the images of another rank, can spoil the weights too: they
-    are looked at when they are saved.
+    The hook reads the values that mmengine's ``RuntimeInfoHook`` logs in the same iteration, so it transfers nothing more
+    from the device. The weights can become non-finite while the loss is finite, through the step itself or through the
+    images of another rank. They are checked before they are saved.
     """
 
-    priority = 'HIGH'  # After RuntimeInfoHook, before an EMA is updated and a checkpoint saved.
+    priority = 'HIGH'  # After RuntimeInfoHook; before an EMA is updated and before a checkpoint is saved.
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
     ) -> None:
-        """Look at the losses of this iteration.
+        """Check the losses of this iteration.
 
         Raises:
-            NonFiniteLossError: One is infinite or not a number.
+            NonFiniteLossError: A loss is infinite or NaN.
         """
         losses = {
             name.removeprefix('train/'): runner.message_hub.get_scalar(name).current()
@@ -43,23 +43,24 @@ class FiniteLossHook(Hook):
             terms = ', '.join(f'{name}={value:.4g}' for name, value in losses.items())
             raise NonFiniteLossError(
                 f'iteration {runner.iter + 1}, epoch {runner.epoch + 1}: {", ".join(wrong)} is not finite. '
-                f'Terms: {terms}. {_what_to_do(runner)}'
+                f'Terms: {terms}. {_advice(runner)}'
             )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Look at the weights that are about to be saved.
+        """Check the weights of the checkpoint.
 
         Raises:
-            NonFiniteLossError: One is infinite or not a number; no checkpoint is written or removed.
+            NonFiniteLossError: A weight is infinite or NaN. No checkpoint is written or removed.
         """
         wrong = [name for name, value in checkpoint['state_dict'].items() if not value.isfinite().all()]
         if wrong:
             when = 'iteration {iter}, epoch {epoch}'.format(**checkpoint['meta'])
             raise NonFiniteLossError(
-                f'{when}: {len(wrong)} of the weights are not finite, as {wrong[0]}. {_what_to_do(runner)}'
+                f'{when}: {len(wrong)} of the weights are not finite, for example {wrong[0]}. {_advice(runner)}'
             )
 
 
-def _what_to_do(runner: Runner) -> str:
+def _advice(runner: Runner) -> str:
     last = find_latest_checkpoint(runner.work_dir)
-    return f'Nothing of it is saved; the last checkpoint is {last or "none yet"}, and --resume continues from it. {_ADVICE}'
+    resume = f'--resume continues from the last checkpoint, {last}' if last else 'There is no earlier checkpoint'
+    return f'This state is not saved. {resume}. {_ADVICE}'

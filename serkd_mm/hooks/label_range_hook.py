@@ -5,39 +5,39 @@ from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 from torch import nn
 
-from .data_errors import DataError, datasets
+from .data_errors import DataError, built_datasets
 
 
 @HOOKS.register_module()
 class LabelRangeHook(Hook):
-    """Refuse labels that the head has no output for, before the first iteration, and warn where it has outputs to spare.
+    """Reject labels outside the range of the head's outputs before the first iteration, and warn about unused outputs.
 
-    On a GPU such a label ends a run with a "device-side assert" that names nothing. Heads without ``num_classes`` are not
-    checked.
+    On a GPU, such a label ends a run with a "device-side assert" that names neither the image nor the label. Heads without
+    ``num_classes`` are not checked.
     """
 
     def before_run(self, runner: Runner) -> None:
-        """Look at the labels of all data sets.
+        """Check the labels of all datasets.
 
         Raises:
-            DataError: A label is negative, or not below the number of the head's outputs.
+            DataError: A label is negative, or not smaller than the number of outputs of the head.
         """
         num_outputs = _num_outputs(runner.model)
         if num_outputs is None:
             return
-        for key, dataset in datasets(runner):
+        for key, dataset in built_datasets(runner):
             _check_labels(key, dataset, num_outputs)
             num_classes = len(getattr(dataset, 'metainfo', {}).get('classes') or ())
             if 0 < num_classes < num_outputs:
                 runner.logger.warning(
-                    f'{key} has {num_classes} classes and the head {num_outputs} outputs. Class i of the data is output i '
-                    'of the student and of the teacher: give the data set `classes` if its folders are not the first ones.'
+                    f'{key} has {num_classes} classes, but the head has {num_outputs} outputs. Class i of the dataset is '
+                    'output i of student and teacher: set `classes` in the dataset if its folders are not the first ones.'
                 )
 
 
 def _num_outputs(model: nn.Module) -> int | None:
-    """How many classes the innermost model's head tells apart."""
-    while hasattr(model, 'module'):  # Distributed, or wrapped for test-time augmentation.
+    """Return the number of classes of the head; None if the model has no such head."""
+    while hasattr(model, 'module'):  # Wrapped for distributed training or test-time augmentation.
         model = model.module
     return getattr(getattr(model, 'head', None), 'num_classes', None)
 
@@ -48,10 +48,10 @@ def _check_labels(key: str, dataset: BaseDataset, num_outputs: int) -> None:
     for index in range(len(dataset)):
         info = dataset.get_data_info(index)
         label = info.get('gt_label', ())
-        for number in (label,) if isinstance(label, int) else np.ravel(label):  # Several, of a multi-label data set.
+        for number in (label,) if isinstance(label, int) else np.ravel(label):  # A multi-label dataset has several.
             if not 0 <= number < num_outputs:
                 raise DataError(
                     f'{key}: {info.get("img_path", f"image {index}")} has the label {number}, and the head has '
-                    f'{num_outputs} outputs, 0 to {num_outputs - 1}. Annotation files count from 0; otherwise set '
-                    f'num_classes={number + 1} or more in the head and in data_preprocessor.'
+                    f'{num_outputs} outputs, 0 to {num_outputs - 1}. Labels in annotation files start at 0. If these do, '
+                    f'set num_classes={number + 1} or more in the head and in data_preprocessor.'
                 )

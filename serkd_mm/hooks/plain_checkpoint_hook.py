@@ -10,20 +10,20 @@ from mmpretrain.registry import HOOKS
 
 @HOOKS.register_module()
 class PlainCheckpointHook(Hook):
-    """Save checkpoints of tensors and plain values only, which every torch reads safely and without this package.
+    """Save only tensors and plain values in checkpoints, so that any torch loads them safely, without this package.
 
-    mmengine 0.10 puts its logged history into a checkpoint as objects of its own. From torch 2.6 on such a file is refused
-    ("Weights only load failed"), by mmpretrain's own tools too. With this hook the history is saved as tensors, and made
-    into the same objects again when a run resumes.
+    mmengine 0.10 saves its logged history as ``HistoryBuffer`` objects. Since torch 2.6 such a file is refused ("Weights
+    only load failed"), also by mmpretrain's own tools. This hook saves the history as tensors, and restores the same
+    objects when a run resumes.
     """
 
     priority = 'LOWEST'
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Replace what is neither a tensor nor a plain value in the history, the meta information and the schedules."""
+        """Convert the logged history, the meta information and the schedules to tensors and plain values."""
         for part in ('message_hub', 'meta', 'param_schedulers'):
             if part in checkpoint:
-                checkpoint[part] = _plain(checkpoint[part])
+                checkpoint[part] = _to_plain(checkpoint[part])
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Restore the logged history before the runner resumes from it."""
@@ -35,8 +35,8 @@ class PlainCheckpointHook(Hook):
                 )
 
 
-def _plain(value: Any) -> Any:
-    """The same value without objects that safe loading refuses."""
+def _to_plain(value: Any) -> Any:
+    """Convert a value to tensors and plain values, which safe loading accepts."""
     if isinstance(value, HistoryBuffer):
         log_history, count_history = value.data
         return {
@@ -48,8 +48,8 @@ def _plain(value: Any) -> Any:
         return torch.from_numpy(value)
     if isinstance(value, np.generic):
         return value.item()
-    if isinstance(value, dict):  # A Counter too: the milestones of a schedule, which torch before 2.4 refuses.
-        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, dict):  # Including Counter, the milestones of a schedule, which torch before 2.4 refuses.
+        return {name: _to_plain(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_plain(item) for item in value)
+        return type(value)(_to_plain(item) for item in value)
     return value

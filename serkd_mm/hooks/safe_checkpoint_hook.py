@@ -11,24 +11,25 @@ from ..fileio import AtomicBackend
 
 @HOOKS.register_module()
 class SafeCheckpointHook(CheckpointHook):
-    """mmengine's ``CheckpointHook`` for runs that may be killed at any moment: a complete checkpoint can always be resumed.
+    """mmengine's ``CheckpointHook``, made safe against kills: a complete checkpoint exists at any time after the first.
 
-    mmengine removes the checkpoint that is one too many before it writes the next, and writes in place. Here a file is
-    written whole or not at all, then ``last_checkpoint`` names it, and only then is an older one removed. The same holds
-    for the best checkpoint.
+    mmengine removes the oldest checkpoint before it writes the next, and writes in place. This hook writes the file
+    atomically, then updates ``last_checkpoint``, and only then removes the oldest checkpoint. The best checkpoint is
+    replaced in the same order.
 
     Args:
-        settings: As for ``CheckpointHook``. With a ``backend_args`` of one's own (for a store that is no local disk) that
-            backend writes.
+        args: As for ``CheckpointHook``.
+        kwargs: As for ``CheckpointHook``. A custom ``backend_args`` or a remote ``out_dir`` selects the file backend.
+            Default: the ``'atomic'`` backend, for local disks.
     """
 
-    def __init__(self, *args: Any, **settings: Any) -> None:
-        super().__init__(*args, **settings)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         if self.backend_args is None and self.file_client_args is None and '://' not in str(self.out_dir or ''):
             self.backend_args = {'backend': 'atomic'}
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
-        outdated = self._keep(runner, step)
+        outdated = self._add_kept_step(runner, step)
         filename = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, filename)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
@@ -52,16 +53,16 @@ class SafeCheckpointHook(CheckpointHook):
         if not self.save_best:
             return
         previous = self._best_paths()
-        self._set_best_paths(dict.fromkeys(previous))  # So that nothing is removed before the next is there.
+        self._set_best_paths(dict.fromkeys(previous))  # The base class then removes nothing before it saves.
         super()._save_best_checkpoint(runner, metrics)
-        found = self._best_paths()
-        self._set_best_paths({name: found.get(name) or path for name, path in {**found, **previous}.items()})
+        current = self._best_paths()
+        self._set_best_paths({name: current.get(name) or path for name, path in {**current, **previous}.items()})
         for name, path in previous.items():
-            if path and found.get(name) not in (None, path) and is_main_process():
+            if path and current.get(name) not in (None, path) and is_main_process():
                 self._remove(path)
 
-    def _keep(self, runner: Runner, step: int) -> int | None:
-        """Note the checkpoint of ``step`` among those that are kept; the step of the one that is too many by it."""
+    def _add_kept_step(self, runner: Runner, step: int) -> int | None:
+        """Record the checkpoint of ``step`` as kept, and return the step of the one that exceeds ``max_keep_ckpts``."""
         if self.max_keep_ckpts <= 0 or (self.keep_ckpt_ids and self.keep_ckpt_ids[-1] == step):
             return None
         outdated = self.keep_ckpt_ids.popleft() if len(self.keep_ckpt_ids) == self.max_keep_ckpts else None
@@ -70,7 +71,7 @@ class SafeCheckpointHook(CheckpointHook):
         return outdated
 
     def _best_paths(self) -> dict[str, str | None]:
-        """The best checkpoint by the name of its metric; mmengine keeps the only one apart."""
+        """Return the best checkpoint of each metric. mmengine stores that of a single metric in another attribute."""
         if len(self.key_indicators) > 1:
             return dict(self.best_ckpt_path_dict)
         return {'': self.best_ckpt_path}
@@ -82,7 +83,7 @@ class SafeCheckpointHook(CheckpointHook):
             self.best_ckpt_path = paths['']
 
     def _remove(self, path: str) -> None:
-        """Remove a checkpoint; those of DeepSpeed are folders."""
+        """Remove a checkpoint, which is a file, or a folder with DeepSpeed."""
         if self.file_backend.isfile(path):
             self.file_backend.remove(path)
         elif self.file_backend.isdir(path):

@@ -1,4 +1,4 @@
-"""How gradients are made into steps."""
+"""Optimizer wrappers."""
 
 from .autocast_optim_wrapper import AutocastOptimWrapper
 

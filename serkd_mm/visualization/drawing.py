@@ -1,4 +1,4 @@
-"""One picture of an image's superpixels on both sides: outlines, mean colours, and the relations of one superpixel."""
+"""Draw the superpixels of one image on both sides: outlines, mean colors, and the relations of one superpixel."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from .superpixels import Superpixels
 
-_TITLES = ('superpixels', 'outlines', 'mean colours', 'distance to the marked one')
+_TITLES = ('superpixels', 'outlines', 'mean colors', 'distance to the marked one')
 _LINE, _MARK = np.array([255, 230, 0], np.uint8), np.array([255, 0, 80], np.uint8)
 
 
@@ -21,15 +21,16 @@ def draw(
 
     Args:
         picture: The image ``(H, W, 3)``, RGB of uint8.
-        sides: Its superpixels by side, as 'teacher' and 'student'; a row for each.
-        chosen: The superpixel whose relations are shown; by default the first side's in the middle of the image.
-        inches: Side of a panel, at 100 dots per inch.
+        sides: Superpixels of the image by side, such as 'teacher' and 'student'. Each side is a row of the drawing.
+        chosen: Index of the superpixel whose relations are drawn. Default: the one of the first side in the middle of the
+            image.
+        inches: Side of a panel, at 100 dots per inch. Default: 2.4.
 
     Returns:
-        The drawing, RGB of uint8 ``(h, w, 3)``.
+        The drawing ``(h, w, 3)``, RGB of uint8.
 
     Raises:
-        ValueError: There is no superpixel with the number ``chosen``.
+        ValueError: There is no superpixel with the index ``chosen``.
     """
     figure = Figure(figsize=((1 + len(_TITLES)) * inches, len(sides) * inches), dpi=100, layout='constrained')
     axes = figure.subplots(len(sides), 1 + len(_TITLES), squeeze=False)
@@ -39,16 +40,16 @@ def draw(
     if chosen is None:
         height, width = picture.shape[:2]
         chosen = int(next(iter(sides.values())).labels[height // 2, width // 2])
-    furthest = max(float(side.relations.max()) for side in sides.values())
+    largest = max(float(side.relations.max()) for side in sides.values())
     for row, (name, side) in zip(axes, sides.items(), strict=True):
         labels = side.labels.numpy()
         if not 0 <= chosen < len(side.relations):
             raise ValueError(f'there is no superpixel {chosen}: the {name} has {len(side.relations)}, counted from 0')
-        heat = colormaps['viridis_r'](side.relations[chosen].numpy()[labels] / furthest)[..., :3]
+        heat = colormaps['viridis_r'](side.relations[chosen].numpy()[labels] / largest)[..., :3]
         panels = (
-            colours_of(labels, side.grid_shape),
+            label_colors(labels, side.grid_shape),
             outlined(picture, labels, _LINE),
-            mean_colours(picture, labels),
+            mean_colors(picture, labels),
             outlined((255 * heat).astype(np.uint8), labels == chosen, _MARK),
         )
         for axis, panel, title in zip(row[1:], panels, _TITLES, strict=True):
@@ -58,27 +59,43 @@ def draw(
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def outlined(picture: np.ndarray, labels: np.ndarray, colour: np.ndarray) -> np.ndarray:
-    """The picture with a line wherever the label changes to the right or below."""
+def outlined(picture: np.ndarray, labels: np.ndarray, color: np.ndarray) -> np.ndarray:
+    """Return the picture with a line wherever the label changes to the right or below.
+
+    Args:
+        picture: The image ``(H, W, 3)``, RGB of uint8.
+        labels: The superpixel of each pixel, ``(H, W)``.
+        color: RGB of the line.
+    """
     edge = np.zeros(labels.shape, bool)
     edge[:, :-1] |= labels[:, :-1] != labels[:, 1:]
     edge[:-1] |= labels[:-1] != labels[1:]
-    return np.where(edge[..., None], colour, picture)
+    return np.where(edge[..., None], color, picture)
 
 
-def mean_colours(picture: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The picture with every superpixel in the mean colour of its pixels."""
+def mean_colors(picture: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the picture with each superpixel filled with the mean color of its pixels.
+
+    Args:
+        picture: The image ``(H, W, 3)``, RGB of uint8.
+        labels: The superpixel of each pixel, ``(H, W)``.
+    """
     flat = labels.ravel()
     count = np.maximum(np.bincount(flat), 1)
     means = np.stack([np.bincount(flat, channel.ravel()) / count for channel in np.moveaxis(picture, 2, 0)], axis=1)
     return means.round().astype(np.uint8)[labels]
 
 
-def colours_of(labels: np.ndarray, grid_shape: tuple[int, int]) -> np.ndarray:
-    """The map of superpixels, in colours that differ between neighbours."""
+def label_colors(labels: np.ndarray, grid_shape: tuple[int, int]) -> np.ndarray:
+    """Return a map of the superpixels ``(H, W, 3)`` in which neighbors have different colors.
+
+    Args:
+        labels: The superpixel of each pixel, ``(H, W)``.
+        grid_shape: Rows and columns of the grid of superpixels.
+    """
     rows, columns = np.divmod(np.arange(grid_shape[0] * grid_shape[1]), grid_shape[1])
-    colours = (255 * colormaps['tab20']((7 * rows + 3 * columns) % 20)[:, :3]).astype(np.uint8)
-    return colours[labels]
+    colors = (255 * colormaps['tab20']((7 * rows + 3 * columns) % 20)[:, :3]).astype(np.uint8)
+    return colors[labels]
 
 
 def _show(axis: Axes, panel: np.ndarray, title: str) -> None:

@@ -9,15 +9,15 @@ from .samples import draw_sample, find_view
 
 @HOOKS.register_module()
 class SuperpixelVisualizationHook(Hook):
-    """Draw the superpixels of a few validation images after an epoch, on the teacher's and on the student's side.
+    """Draw the superpixels of the teacher and of the student for a few validation images.
 
-    The drawings go to the runner's visualizer, and so to every backend that the config has: files, TensorBoard, W&B. See
+    The drawings are added to the runner's visualizer, and so to all its backends: files, TensorBoard, W&B. See
     :func:`serkd_mm.visualization.drawing.draw`.
 
     Args:
-        interval: Epochs from one drawing to the next.
-        num_images: How many images, spread over the validation set.
-        view: Name of the view; by default the first with superpixels.
+        interval: Number of epochs between two drawings. Default: 10.
+        num_images: Number of images, evenly spaced in the validation set. Default: 4.
+        view: Name of the view. Default: the first with superpixels.
 
     Raises:
         ValueError: ``interval`` or ``num_images`` is not positive.
@@ -32,21 +32,20 @@ class SuperpixelVisualizationHook(Hook):
         self.view = view
 
     def before_train(self, runner: Runner) -> None:
-        """Look for the view.
+        """Check that the view exists.
 
         Raises:
-            ConfigError: There is none of that name.
+            ConfigError: There is no view of that name.
         """
         find_view(_unwrapped(runner), self.view)
 
-    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        """Draw, if it is time for it; a run that only evaluates is at epoch 0, and nothing is drawn."""
-        if runner.epoch > 0 and runner.epoch % self.interval == 0:
-            self._draw(runner, _unwrapped(runner))
-
     @master_only
-    def _draw(self, runner: Runner, model: nn.Module) -> None:
-        dataset, view = runner.val_dataloader.dataset, find_view(model, self.view)
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        """Draw every ``interval`` epochs. A run that only evaluates is at epoch 0 and draws nothing."""
+        if runner.epoch == 0 or runner.epoch % self.interval:
+            return
+        model, dataset = _unwrapped(runner), runner.val_dataloader.dataset
+        view = find_view(model, self.view)
         count = min(self.num_images, len(dataset))
         samples = [dataset[index * len(dataset) // count] for index in range(count)]
         training = model.training
@@ -56,5 +55,5 @@ class SuperpixelVisualizationHook(Hook):
 
 
 def _unwrapped(runner: Runner) -> nn.Module:
-    """The model without what distributes it."""
+    """Return the model without the wrapper for distributed training."""
     return getattr(runner.model, 'module', runner.model)

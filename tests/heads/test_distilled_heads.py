@@ -1,4 +1,4 @@
-"""mmpretrain's distilled heads, made trainable."""
+"""Trainable versions of mmpretrain's distilled heads."""
 
 import warnings
 from dataclasses import dataclass
@@ -6,16 +6,17 @@ from dataclasses import dataclass
 import pytest
 import torch
 from mmpretrain.apis import ModelHub
+from mmpretrain.models import DeiTClsHead
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
 import serkd_mm  # noqa: F401
-from serkd_mm.heads import TRAINABLE_HEADS
+from serkd_mm.heads import TRAINABLE_HEADS, make_heads_trainable
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One of mmpretrain's heads: its name, what it is given, and where its two classifiers are."""
+    """One of mmpretrain's heads: its name, whether it reads tokens, and the paths of its two classifiers."""
 
     theirs: str
     tokens: bool
@@ -38,7 +39,7 @@ KINDS = [
     Kind('EfficientFormerClsHead', False, 'head', 'dist_head'),
 ]
 all_kinds = pytest.mark.parametrize('kind', KINDS, ids=lambda kind: kind.theirs)
-# A zoo name, the tap of a stage, and the tap of the classifier that learns the teacher.
+# Zoo name, tap of a stage, tap of the classifier that learns the teacher, tokenizer.
 STUDENTS = [
     ('deit-tiny-distilled_3rdparty_in1k', 'backbone.layers[-1]', 'head.layers.head_dist', 'PatchTokenizer'),
     ('levit-128s_3rdparty_in1k', 'backbone.stages[0]', 'head.head_dist', 'PatchTokenizer'),
@@ -68,7 +69,7 @@ def settings_of(kind):
 
 
 @pytest.mark.parametrize(('kind', 'settings'), [param for kind in KINDS for param in settings_of(kind)])
-def test_parameters_and_predictions_are_those_of_mmpretrain(kind, settings):
+def test_parameters_and_predictions_equal_those_of_mmpretrain(kind, settings):
     theirs, ours = build(kind.theirs, **settings).eval(), build(kind.ours, **settings).eval()
     assert list(ours.state_dict()) == list(theirs.state_dict())
     ours.load_state_dict(theirs.state_dict())
@@ -81,10 +82,10 @@ def test_parameters_and_predictions_are_those_of_mmpretrain(kind, settings):
 
 @all_kinds
 @pytest.mark.parametrize('soft', [False, True])
-def test_labels_teach_their_own_classifier_alone(kind, soft):
+def test_labels_train_only_the_first_classifier(kind, soft):
     head, feats = build(kind.ours, loss=dict(type='CrossEntropyLoss', use_soft=soft)), kind.feats()
     with warnings.catch_warnings():
-        warnings.simplefilter('error')  # mmpretrain's own heads warn or fail here
+        warnings.simplefilter('error')  # mmpretrain's heads warn or fail here
         value = head.loss(feats, samples(soft))['loss']
     features = feats[0][0] if kind.tokens else feats[0]
     logits = head.get_submodule(kind.label)(features).double()
@@ -108,7 +109,7 @@ def test_without_a_teacher_both_classifiers_learn_the_labels(kind):
 
 
 @pytest.mark.parametrize('kind', KINDS[1:], ids=lambda kind: kind.theirs)
-def test_a_head_without_distillation_is_trained_as_ever(kind):
+def test_head_without_distillation_is_trained_as_in_mmpretrain(kind):
     head = build(kind.ours, distillation=False, loss=dict(type='CrossEntropyLoss'))
     plain = build(kind.theirs, distillation=False, loss=dict(type='CrossEntropyLoss'))
     values = [each.loss(kind.feats(), samples(soft=False))['loss'] for each in (head, plain)]
@@ -116,9 +117,9 @@ def test_a_head_without_distillation_is_trained_as_ever(kind):
 
 
 @pytest.mark.parametrize(('name', 'stage', 'logits', 'tokenizer'), STUDENTS, ids=[student[0] for student in STUDENTS])
-def test_the_zoo_s_distilled_students_learn_and_are_read_by_mmpretrain(name, stage, logits, tokenizer):
+def test_distilled_students_of_the_zoo_train_and_load_in_mmpretrain(name, stage, logits, tokenizer):
     torch.manual_seed(0)
-    plain = ModelHub.get(name).config.model
+    original = ModelHub.get(name).config.model
     teacher = 'deit-tiny_4xb256_in1k' if tokenizer == 'PatchTokenizer' else 'resnet18_8xb32_in1k'
     teacher_stage = 'backbone.layers[-1]' if tokenizer == 'PatchTokenizer' else 'backbone.layer1'
     merger = dict(type='SuperpixelMerger', grid=(2, 2))
@@ -137,7 +138,7 @@ def test_the_zoo_s_distilled_students_learn_and_are_read_by_mmpretrain(name, sta
             input_size=(3, 224, 224),
         )
     )
-    assert type(model.head).__name__ == TRAINABLE_HEADS[plain.head.type]
+    assert type(model.head).__name__ == TRAINABLE_HEADS[original.head.type]
     made = dict(inputs=torch.randint(0, 256, (2, 3, 224, 224)), data_samples=samples(soft=False)[:2])
     terms = model(**model.data_preprocessor(made, training=True), mode='loss')
     total, _ = model.parse_losses(terms)
@@ -145,8 +146,16 @@ def test_the_zoo_s_distilled_students_learn_and_are_read_by_mmpretrain(name, sta
     assert [weight for weight, value in model.named_parameters() if value.requires_grad and value.grad is None] == []
     assert set(terms) == {'loss_cls', 'loss_kd', 'loss_rd', 'loss_ra'}
 
-    theirs = MODELS.build(plain)
+    theirs = MODELS.build(original)
     theirs.load_state_dict({n: v for n, v in model.state_dict().items() if not n.startswith('distill.')})
     inputs = torch.randn(2, 3, 224, 224)
     with torch.no_grad():
         assert torch.equal(theirs.eval()(inputs, mode='tensor'), model.eval()(inputs, mode='tensor'))
+
+
+@pytest.mark.parametrize('type_', ['DeiTClsHead', 'mmpretrain.DeiTClsHead', DeiTClsHead])
+def test_heads_are_replaced_in_nested_configs(type_):
+    config = dict(type='ImageClassifier', head=dict(type=type_), models=[dict(head=(dict(type=type_), 'DeiTClsHead'))])
+    make_heads_trainable(config)
+    head = dict(type='DeiTDistilledClsHead')
+    assert config == dict(type='ImageClassifier', head=head, models=[dict(head=(head, 'DeiTClsHead'))])

@@ -1,7 +1,7 @@
-"""Train, be killed, resume, and so on: ``python killed_training.py CONFIG KILLS``; the last start goes on to the end.
+"""Kill and resume a training repeatedly, then train to the end: ``python killed_training.py CONFIG KILLS``.
 
-Each start is a process of its own, forked from this one, which has imported what it needs. Writing is made slow, so that
-many a kill meets it. Prints how many kills met the training, and how many a file half written.
+Each start is a separate process, forked from this one, which has already imported the packages. Writing is slowed down, so
+that many kills interrupt it. Prints the number of kills, and how many of them left a partially written file.
 """
 
 import json
@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-import mmpretrain  # noqa: F401 (imported once, for all starts)
+import mmpretrain  # noqa: F401 (imported once for all starts)
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -24,21 +24,21 @@ _fsync = os.fsync
 
 
 def slow_fsync(descriptor: int) -> None:
-    """As long as a large checkpoint takes."""
+    """Take as long as for a large checkpoint."""
     time.sleep(0.1)
     _fsync(descriptor)
 
 
 @HOOKS.register_module()
-class SayWhenItBegins(Hook):
-    """Leaves a file when the first epoch of a start begins."""
+class MarkFirstEpoch(Hook):
+    """Create a file when an epoch begins, which shows that the start has reached training."""
 
     def before_train_epoch(self, runner: Runner) -> None:
-        (Path(runner.work_dir) / 'begun').touch()
+        (Path(runner.work_dir) / 'started').touch()
 
 
 def start(config: Config) -> int:
-    """Fork a training that resumes; its process id."""
+    """Fork a training that resumes, and return its process id."""
     process = os.fork()
     if process == 0:
         try:
@@ -53,13 +53,13 @@ def main() -> None:
     """Kill and resume, then train to the end."""
     config, wanted = Config.fromfile(sys.argv[1]), int(sys.argv[2])
     config.resume = True
-    config.custom_hooks.append(dict(type='SayWhenItBegins'))
+    config.custom_hooks.append(dict(type='MarkFirstEpoch'))
     atomic_backend.os.fsync = slow_fsync
     work_dir = Path(config.work_dir)
     rng, kills, writing = random.Random(0), 0, 0
     while kills < wanted:
         process = start(config)
-        while not (work_dir / 'begun').exists():
+        while not (work_dir / 'started').exists():
             if os.waitpid(process, os.WNOHANG) != (0, 0):
                 raise SystemExit('A start ended before its first epoch began')
             time.sleep(0.005)
@@ -67,10 +67,10 @@ def main() -> None:
         os.kill(process, signal.SIGKILL)
         _, status = os.waitpid(process, 0)
         if not os.WIFSIGNALED(status):
-            break  # It had come to its end, or failed.
+            break  # The training had ended or failed.
         kills += 1
         writing += bool(list(work_dir.glob('.*.partial')))
-        (work_dir / 'begun').unlink()
+        (work_dir / 'started').unlink()
     _, status = os.waitpid(start(config), 0)
     print(json.dumps({'kills': kills, 'writing': writing, 'status': status}))
 

@@ -1,4 +1,4 @@
-"""A loss that is not a number stops the run, and nothing of it is saved."""
+"""A non-finite loss stops the run, and this state is not saved."""
 
 import pytest
 import torch
@@ -10,8 +10,8 @@ from serkd_mm.hooks import NonFiniteLossError
 pytestmark = pytest.mark.usefixtures('runner_scope')
 
 
-def test_the_run_stops_and_the_last_checkpoint_resumes(image_root, tmp_path):
-    # From the fifth iteration on, the second of epoch 2, the learning rate is beyond all numbers.
+def test_non_finite_loss_stops_the_run_and_the_last_checkpoint_resumes(image_root, tmp_path):
+    # From iteration 5 on, the second of epoch 2, the learning rate is far too large.
     explode = [dict(type='MultiStepLR', milestones=[4], gamma=1e30, by_epoch=False)]
     config = training_config(image_root, tmp_path, param_scheduler=explode)
     with pytest.raises(NonFiniteLossError) as error:
@@ -25,14 +25,14 @@ def test_the_run_stops_and_the_last_checkpoint_resumes(image_root, tmp_path):
     assert sorted(path.name for path in tmp_path.glob('epoch_*.pth')) == ['epoch_1.pth']
     weights = torch.load(tmp_path / 'epoch_1.pth', weights_only=True)['state_dict']
     assert all(weight.isfinite().all() for weight in weights.values())
-    mended = training_config(image_root, tmp_path, resume=True)
-    runner = Runner.from_cfg(mended)
+    fixed = training_config(image_root, tmp_path, resume=True)
+    runner = Runner.from_cfg(fixed)
     runner.train()
     assert runner.iter == 6
 
 
-def test_weights_that_the_last_step_has_spoilt_are_not_saved(image_root, tmp_path):
-    # From the sixth iteration on, the last of epoch 2: its loss is finite, its step is not.
+def test_non_finite_weights_after_the_last_step_are_not_saved(image_root, tmp_path):
+    # From iteration 6 on, the last of epoch 2, whose loss is finite and whose step is not.
     explode = [dict(type='MultiStepLR', milestones=[5], gamma=1e40, by_epoch=False)]
     config = training_config(image_root, tmp_path, param_scheduler=explode)
     config.optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.01, weight_decay=10.0))

@@ -8,7 +8,7 @@ from mmengine.optim import MultiStepLR
 from serkd_mm.hooks import PlainCheckpointHook
 
 
-def test_history_survives_bit_for_bit_and_the_file_holds_plain_values_only(tmp_path):
+def test_history_is_restored_bit_for_bit_and_the_file_holds_only_plain_values(tmp_path):
     history = HistoryBuffer([0.1, 2.5, np.float64(1 / 3)], [1, 2, 3], max_length=7)
     checkpoint = dict(
         meta=dict(epoch=3, cfg='x = 1', dataset_meta=dict(classes=('a', 'b'), palette=np.arange(3))),
@@ -20,7 +20,7 @@ def test_history_survives_bit_for_bit_and_the_file_holds_plain_values_only(tmp_p
     hook, path = PlainCheckpointHook(), tmp_path / 'epoch_3.pth'
     hook.before_save_checkpoint(None, checkpoint)
     torch.save(checkpoint, path)
-    # In a process that has not heard of this package, and so allows nothing beyond torch's own list.
+    # In a process that does not import this package, where torch allows only its default classes.
     run_python('-c', f'import torch; torch.load({str(path)!r}, weights_only=True)')
     loaded = torch.load(path, weights_only=True)
     hook.after_load_checkpoint(None, loaded)
@@ -33,7 +33,7 @@ def test_history_survives_bit_for_bit_and_the_file_holds_plain_values_only(tmp_p
     assert loaded['meta']['dataset_meta']['palette'].tolist() == [0, 1, 2]
 
 
-def test_milestones_of_a_schedule_are_plain_and_still_met(tmp_path):
+def test_milestones_of_a_schedule_are_saved_as_plain_values_and_restored(tmp_path):
     def schedule():
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
         return optimizer, MultiStepLR(optimizer, milestones=[2, 3], gamma=0.1)
@@ -52,7 +52,7 @@ def test_milestones_of_a_schedule_are_plain_and_still_met(tmp_path):
     assert rates == pytest.approx([1.0, 1.0, 0.1, 0.01])
 
 
-def test_checkpoints_without_training_state_pass():
+def test_checkpoint_without_training_state_is_unchanged():
     checkpoint = dict(state_dict={})
     PlainCheckpointHook().after_load_checkpoint(None, checkpoint)
     assert checkpoint == dict(state_dict={})
