@@ -81,7 +81,7 @@ def test_resuming_is_bit_exact(settings, image_root, tmp_path):
     assert parts.iter == whole.iter == 6
     expected, actual = (load(tmp_path / name / 'epoch_2.pth') for name in ('whole', 'parts'))
     assert_equal_states(actual['state_dict'], expected['state_dict'])
-    assert ('distill.losses.loss_rrd.queue' in expected['state_dict']) == (settings is RRD)
+    assert ('distill.losses.loss_rrd.patches.queue' in expected['state_dict']) == (settings is RRD)
     for index, state in expected['optimizer']['state'].items():
         assert_equal_states(actual['optimizer']['state'][index], state)
     logs = (c['message_hub']['log_scalars']['train/loss']['log_history'] for c in (expected, actual))
@@ -146,7 +146,7 @@ def test_mmpretrain_layer_wise_learning_rates(image_root, tmp_path):
     named = dict(runner.model.named_parameters())
     rate = {name: rates[id(weight)] for name, weight in named.items()}
     assert rate['student.backbone.layers.0.attn.qkv.weight'] < rate['student.backbone.layers.1.attn.qkv.weight']
-    assert rate['student.head.layers.head.weight'] == rate['distill.losses.loss_feat.projector.weight'] == 1.0
+    assert rate['student.head.layers.head.weight'] == rate['distill.losses.loss_feat.patches.projector.weight'] == 1.0
 
 
 def test_wrong_tap_fails_before_training(image_root, tmp_path):
