@@ -1,3 +1,3 @@
-# FitNet: logits and features.
+# FitNet (arXiv:1412.6550): logits and features.
 _base_ = './cnn_serkd.py'
-model = dict(losses={name: None for name in _base_.model.losses if name.startswith(('loss_rd', 'loss_ra'))})
+model = dict(losses=dict(loss_rd=None, loss_ra=None))

@@ -1,3 +1,3 @@
 # Logit distillation alone.
 _base_ = './cnn_serkd.py'
-model = dict(losses={name: None for name in _base_.model.losses if name != 'loss_kd'})
+model = dict(losses=dict(loss_feat=None, loss_rd=None, loss_ra=None))

@@ -1,4 +1,3 @@
-# SeRKD with the averages of cells in the place of superpixels.
+# SeRKD with the averages of cells instead of superpixels.
 _base_ = './cnn_serkd.py'
-merger = dict(_delete_=True, type='AvgPoolMerger', cell=2)
-model = dict(views={view: dict(merger=merger) for view in _base_.model.views if view.startswith('superpixels')})
+model = dict(views=dict(superpixels=dict(merger=dict(_delete_=True, type='AvgPoolMerger', cell=2))))

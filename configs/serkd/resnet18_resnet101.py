@@ -1,15 +1,15 @@
-# SeRKD on CNNs (paper, section IV-A.2 and Table II): ResNet-18 learns from ResNet-101, each of the first three stages
-# tokenised to 14x14 by average pooling and merged into superpixels. The weights of what every stage has (relations, and L_F,
-# of which the paper does not say it) are divided by the number of stages.
+# SeRKD on CNNs (section IV-A.2 and Table II): ResNet-18 learns from ResNet-101. Each of the first three stages is tokenized
+# to 14x14 by average pooling and merged into superpixels. A loss on three stages is their mean: relations, and L_F, for which
+# the paper gives no rule.
 _base_ = [
     'mmpretrain::_base_/datasets/imagenet_bs32.py',
     'mmpretrain::_base_/schedules/imagenet_bs256.py',
     '../_base_/runtime.py',
 ]
 
-stages = dict(stage1=4, stage2=2, stage3=1)  # tap: window that makes 14x14 tokens of a 224x224 image
 taps = dict(stage1='backbone.layer1', stage2='backbone.layer2', stage3='backbone.layer3', pooled='neck', logits='head')
-tokenizer = dict(type='PoolTokenizer', mode='avg')
+stages = ['stage1', 'stage2', 'stage3']
+tokenizer = dict(type='PoolTokenizer', mode='avg', grid=14)
 
 model = dict(
     type='RelationDistiller',
@@ -21,30 +21,22 @@ model = dict(
             head=dict(type='LinearClsHead', num_classes=1000, in_channels=512, loss=dict(type='CrossEntropyLoss')),
         ),
         taps=taps,
-        channels_last=True,  # how convolutions run faster
+        channels_last=True,  # faster convolutions
     ),
     teacher=dict(model='resnet101_8xb32_in1k', checkpoint=True, taps=taps, channels_last=True),
-    views={
-        **{
-            f'tokens_{stage}': dict(
-                tap=stage, tokenizer=dict(**tokenizer, window=window), merger=dict(type='IdentityMerger')
-            )
-            for stage, window in stages.items()
-        },
-        **{
-            f'superpixels_{stage}': dict(
-                tap=stage,
-                tokenizer=dict(**tokenizer, window=window),
-                merger=dict(type='SuperpixelMerger', cell=2, num_iters=1),
-                refiner=dict(type='SuperpixelRefiner'),
-            )
-            for stage, window in stages.items()
-        },
-    },
-    losses={
-        'loss_kd': dict(type='LogitKLLoss', on='logits', tau=1.0, loss_weight=1.0),
-        **{f'loss_feat_{s}': dict(type='FeatureL2Loss', on=f'tokens_{s}', loss_weight=1.0 / 3) for s in stages},
-        **{f'loss_rd_{s}': dict(type='TokenDistanceLoss', on=f'superpixels_{s}', loss_weight=0.5 / 3) for s in stages},
-        **{f'loss_ra_{s}': dict(type='TokenAngleLoss', on=f'superpixels_{s}', loss_weight=1.0 / 3) for s in stages},
-    },
+    views=dict(
+        tokens=dict(taps=stages, tokenizer=tokenizer, merger=dict(type='IdentityMerger')),
+        superpixels=dict(
+            taps=stages,
+            tokenizer=tokenizer,
+            merger=dict(type='SuperpixelMerger', cell=2, num_iters=1),
+            refiner=dict(type='SuperpixelRefiner'),
+        ),
+    ),
+    losses=dict(
+        loss_kd=dict(type='LogitKLLoss', on='logits', tau=1.0, loss_weight=1.0),
+        loss_feat=dict(type='FeatureL2Loss', on='tokens', loss_weight=1.0),
+        loss_rd=dict(type='TokenDistanceLoss', on='superpixels', loss_weight=0.5),
+        loss_ra=dict(type='TokenAngleLoss', on='superpixels', loss_weight=1.0),
+    ),
 )

@@ -1,3 +1,3 @@
-# FitNet [52]: logits and the features of three stages.
+# FitNet (arXiv:1412.6550): logits and the features of three stages.
 _base_ = './resnet18_resnet101.py'
-model = dict(losses={name: None for name in _base_.model.losses if name.startswith(('loss_rd', 'loss_ra'))})
+model = dict(losses=dict(loss_rd=None, loss_ra=None))

@@ -1,3 +1,3 @@
-# KD [1]: logit distillation alone (Table II).
+# KD (arXiv:1503.02531): logit distillation alone (Table II).
 _base_ = './resnet18_resnet101.py'
-model = dict(losses={name: None for name in _base_.model.losses if name != 'loss_kd'})
+model = dict(losses=dict(loss_feat=None, loss_rd=None, loss_ra=None))

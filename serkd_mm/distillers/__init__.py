@@ -1,4 +1,4 @@
-"""The model that joins student, teacher, views and losses by config."""
+"""The model that combines student, teacher, views and losses by config."""
 
 from .relation_distiller import RelationDistiller
 

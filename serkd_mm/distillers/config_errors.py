@@ -1,8 +1,9 @@
-"""Mistakes in a config, told by the key they were made under and the names that would have been right."""
+"""Errors in a config, reported by the key that is wrong and the names that would be valid."""
 
 import difflib
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from mmpretrain.registry import MODELS
@@ -10,11 +11,22 @@ from torch import nn
 
 
 class ConfigError(ValueError):
-    """A mistake in the ``model`` part of a config; the message starts with the key it was made under."""
+    """An error in the ``model`` part of a config; the message starts with the config key."""
+
+
+@contextmanager
+def prefix_errors(key: str) -> Iterator[None]:
+    """Turn a ``ValueError`` of a component into a :class:`ConfigError` whose message starts with a config key."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f'{key}: {error}') from error
 
 
 def suggest(name: str, valid: Iterable[str]) -> str:
-    """`` Did you mean ...?`` with the nearest valid names, or all of them where none is near."""
+    """Return ``Did you mean ...?`` with the nearest valid names, or all valid names if none is near."""
     valid = sorted(set(valid))
     near = difflib.get_close_matches(str(name), valid, n=3, cutoff=0.5)
     if near:
@@ -23,10 +35,10 @@ def suggest(name: str, valid: Iterable[str]) -> str:
 
 
 def check_keys(config: Mapping, valid: Iterable[str], key: str) -> None:
-    """Refuse a key that nothing reads, and what is no mapping at all.
+    """Raise if a config has unknown keys.
 
     Raises:
-        ConfigError: ``config`` is not a dict or has a key that is not in ``valid``.
+        ConfigError: ``config`` is not a dict, or has a key that is not in ``valid``.
     """
     if not isinstance(config, Mapping):
         raise ConfigError(f'{key} must be a dict, but is {config!r}')
@@ -37,7 +49,7 @@ def check_keys(config: Mapping, valid: Iterable[str], key: str) -> None:
 
 
 def without_none(config: Mapping | None, key: str) -> dict[str, Any]:
-    """The named entries that are not switched off: a child config removes one by setting it to None."""
+    """Return the named entries that are not None; a child config removes an entry by setting it to None."""
     if config is None:
         return {}
     if not isinstance(config, Mapping):
@@ -46,21 +58,23 @@ def without_none(config: Mapping | None, key: str) -> dict[str, Any]:
 
 
 def build_module(config: Any, kind: type[nn.Module], key: str) -> nn.Module:
-    """Build a module of mmpretrain's registry and check that it is of the kind that belongs under ``key``.
+    """Build a module of mmpretrain's registry, and check that it is of the kind that ``key`` needs.
 
     Raises:
-        ConfigError: ``config`` has no type, an unknown type, an unknown setting or a wrong value, or makes another kind.
+        ConfigError: ``config`` has no type, an unknown type, an unknown setting or a wrong value, or builds another kind.
     """
     names = [name for name, cls in MODELS.module_dict.items() if inspect.isclass(cls) and issubclass(cls, kind)]
     if not isinstance(config, Mapping):
         raise ConfigError(f"{key} must be a dict with a 'type', but is {config!r}. {suggest('', names)}")
     if 'type' not in config:
         raise ConfigError(
-            f"{key} has no 'type', so it changes no entry of the base config and makes no new one. {suggest('', names)}"
+            f"{key} has no 'type', so it neither changes an entry of the base config nor adds one. {suggest('', names)}"
         )
     cls = MODELS.get(config['type']) if isinstance(config['type'], str) else config['type']
     if cls is None or not (inspect.isclass(cls) and issubclass(cls, kind)):
-        raise ConfigError(f'{key}.type={config["type"]!r} is no {_spoken(kind)}. {suggest(config["type"], names)}')
+        # What users call a component of this kind: BaseMerger is a Merger.
+        spoken = kind.__name__.removeprefix('Base')
+        raise ConfigError(f'{key}.type={config["type"]!r} is not a {spoken}. {suggest(config["type"], names)}')
     _check_settings(config, cls, key)
     try:
         return MODELS.build(config)
@@ -69,13 +83,8 @@ def build_module(config: Any, kind: type[nn.Module], key: str) -> nn.Module:
 
 
 def _check_settings(config: Mapping, cls: type, key: str) -> None:
-    """Refuse settings that the class does not take, unless it takes any."""
+    """Raise for settings that the constructor does not take, unless it takes any."""
     parameters = inspect.signature(cls.__init__).parameters.values()
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        # Where a base config is from another package, mmengine notes its scope in every dict.
+        # mmengine adds `_scope_` to every dict of a base config that belongs to another package.
         check_keys(config, ['type', '_scope_', *(p.name for p in parameters if p.name != 'self')], key)
-
-
-def _spoken(kind: type) -> str:
-    """What users call a component of this kind: ``BaseMerger`` is a merger."""
-    return kind.__name__.removeprefix('Base')

@@ -1,4 +1,4 @@
-"""Taps of a model whose config names none, found by looking at one forward pass."""
+"""Taps of a model whose config has none, found in one forward pass."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,20 +8,20 @@ from mmengine.logging import print_log
 from torch import nn
 
 from ..heads.distilled_head import DistilledHead
-from ..tokenizers.grid_tokenizer import GridTokenizer
+from ..tokenizers import Feature, GridTokenizer
 from .config_errors import ConfigError
-from .taps import one_tensor
+from .taps import single_tensor
 
 DEFAULT_TAPS = ('patches', 'logits')
 
-# Positions are at most this many pixels apart: those of ViT-B/16, and the paper's 14x14 tokens of 224x224 pixels for CNNs.
+# Pixels between positions, at most: as in ViT-B/16, and as the 14x14 tokens of 224x224 pixels that SeRKD uses for CNNs.
 _STRIDE = 16
-# What begins with more tokens than these is not one class token or another and then a grid.
+# More leading tokens than this cannot be class or distillation tokens.
 _MAX_EXTRA_TOKENS = 8
 _NUM_IMAGES = 2
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
-# Backbones whose last such block is not where the features are: class attention, branches, and blocks inside a stage that
-# ends with the next one's downsampling.
+# Backbones whose last block with enough positions is not the right one: it is class attention or one of several branches, or
+# the stage ends with the downsampling of the next.
 _PATCHES = {
     'Conformer': 'backbone.conv_trans_12.trans_block',
     'HRNet': 'backbone.stage4[-1].branches[2]',
@@ -31,24 +31,24 @@ _PATCHES = {
 
 
 def default_taps(model: nn.Module, used: set[str], input_size: tuple[int, int, int], key: str) -> dict[str, str]:
-    """Taps of a model that was written without this package in mind.
+    """Find the taps ``patches`` and ``logits`` of any model.
 
     ``patches`` is the output of the last block of the backbone whose tokens or positions are about 16 pixels apart or less,
-    or, where none are, of the last block with the most of them; norms after the blocks do not count. For a vision
-    transformer that is its last block (paper, section V-A), for a ResNet the third stage (section IV-A.2). ``logits`` is the
-    head; of a head with several classifiers the last one, which in a distilled head is the one that learns the teacher.
+    or, if there is none, of the last block with the largest number of them; norms after the blocks do not count. In a vision
+    transformer it is the last block (SeRKD, section V-A), in a ResNet the third stage (section IV-A.2). ``logits`` is the
+    head; in a head with several classifiers it is the last one, which in a distilled head learns from the teacher.
 
     Args:
         model: A classifier with a backbone and a head.
         used: The taps that a loss reads.
-        input_size: Channels, height and width of the images to try the model with.
+        input_size: Channels, height and width of the images to run the model on.
         key: Config key of the taps, for messages.
 
     Returns:
         The module path of each used tap.
 
     Raises:
-        ConfigError: The model can not be run on such images, or gives no grid of features or no logits.
+        ConfigError: The model cannot be run on such images, or has no grid of features or no logits.
     """
     outputs = _outputs(model, input_size, key)
     find = {'patches': lambda: _patches(model, outputs, input_size[1:], key), 'logits': lambda: _logits(model, outputs, key)}
@@ -58,20 +58,20 @@ def default_taps(model: nn.Module, used: set[str], input_size: tuple[int, int, i
 
 
 def _outputs(model: nn.Module, input_size: tuple[int, int, int], key: str) -> dict[nn.Module, torch.Tensor | None]:
-    """The one tensor that each module gives, in the order in which they end; None for one that runs twice."""
+    """The single tensor that each module returns, in the order in which they finish; None for a module that runs twice."""
     outputs: dict[nn.Module, torch.Tensor | None] = {}
 
-    def note(module: nn.Module, _inputs: tuple, output: Any) -> None:
-        outputs[module] = None if module in outputs else one_tensor(output)
+    def record(module: nn.Module, _inputs: tuple, output: Any) -> None:
+        outputs[module] = None if module in outputs else single_tensor(output)
 
-    handles = [module.register_forward_hook(note) for module in model.modules()]
+    handles = [module.register_forward_hook(record) for module in model.modules()]
     training = model.training
     try:
         with torch.no_grad():
             model.eval()(torch.zeros(_NUM_IMAGES, *input_size), mode='tensor')
-    except Exception as error:  # Models say in their own ways that an input does not suit them.
+    except Exception as error:  # Models raise many kinds of errors for an input that does not fit.
         raise ConfigError(
-            f'{key} is left out, and the model can not be run on images of {input_size} to find it; another size is set by '
+            f'{key} is left out, and the model cannot be run on images of {input_size} to find it; set another size with '
             f'input_size. {type(error).__name__}: {error}'
         ) from error
     finally:
@@ -90,7 +90,7 @@ def _patches(model: nn.Module, outputs: dict, image_size: tuple[int, int], key: 
     blocks = {module: path for path, module in _blocks(*start, outputs, image_size) if not isinstance(module, _NORMS)}
     positions = {blocks[module]: _num_positions(outputs[module], image_size) for module in outputs if module in blocks}
     if not positions:
-        raise ConfigError(f'{key} is left out, and no block of {family} gives a grid of features for each image')
+        raise ConfigError(f'{key} is left out, and no block of {family} returns a grid of features for each image')
     wanted = image_size[0] // _STRIDE * (image_size[1] // _STRIDE)
     # Half is enough: convolutions without padding leave less than the stride says, and the next stage a quarter.
     enough = min(wanted / 2, max(positions.values()))
@@ -98,7 +98,7 @@ def _patches(model: nn.Module, outputs: dict, image_size: tuple[int, int], key: 
 
 
 def _blocks(path: str, module: nn.Module, outputs: dict, image_size: tuple[int, int]) -> Iterator[tuple[str, nn.Module]]:
-    """The outermost modules inside one that give a grid of features, with their paths."""
+    """The outermost modules inside a module that return a grid of features, with their paths."""
     listed = isinstance(module, (nn.ModuleList, nn.Sequential))
     for index, (name, child) in enumerate(module.named_children()):
         inside = f'{path}[{index}]' if listed else f'{path}.{name}'.lstrip('.')
@@ -109,10 +109,10 @@ def _blocks(path: str, module: nn.Module, outputs: dict, image_size: tuple[int, 
 
 
 def _num_positions(output: torch.Tensor | None, image_size: tuple[int, int]) -> int:
-    """Tokens or positions of an image; 0 for what is no grid of features."""
+    """Number of tokens or positions of an image; 0 if the output is not a grid of features."""
     if output is None or output.ndim not in (3, 4) or output.shape[0] != _NUM_IMAGES:
         return 0
-    grid = GridTokenizer()(output, image_size)
+    grid = GridTokenizer()(Feature(output, image_size))
     num_extra_tokens = output[0].numel() // grid.shape[1] - grid[0, 0].numel()
     return grid[0, 0].numel() if grid.shape[1] > 1 and num_extra_tokens <= _MAX_EXTRA_TOKENS else 0
 
@@ -130,5 +130,5 @@ def _logits(model: nn.Module, outputs: dict, key: str) -> str:
         if module in paths and output is not None and output.shape[1:] == (num_classes,)
     ]
     if not found:
-        raise ConfigError(f"{key} is left out, and no module of the model's head gives the logits of an image")
+        raise ConfigError(f"{key} is left out, and no module of the model's head returns the logits of an image")
     return found[-1]

@@ -1,4 +1,4 @@
-"""What a data preprocessor makes of an image, and the way from one such form to another."""
+"""Normalization of a model's input, and the conversion from one normalization to another."""
 
 from dataclasses import dataclass
 
@@ -8,12 +8,12 @@ from torch import nn
 
 @dataclass(frozen=True)
 class InputStatistics:
-    """Normalisation of a model's input.
+    """Normalization of a model's input.
 
     Attributes:
-        mean: Subtracted from each channel, in units of the image (0 to 255).
-        std: Divides each channel.
-        flipped: Whether the channel order is turned around (BGR images to RGB) before that.
+        mean: Mean of each channel, subtracted; in image units (0 to 255). Default: 0.
+        std: Standard deviation of each channel, the divisor. Default: 1.
+        flipped: Whether the channel order is reversed first (BGR images to RGB). Default: False.
     """
 
     mean: tuple[float, ...] = (0.0,)
@@ -21,7 +21,7 @@ class InputStatistics:
     flipped: bool = False
 
     @classmethod
-    def of(cls, preprocessor: nn.Module) -> 'InputStatistics':
+    def from_preprocessor(cls, preprocessor: nn.Module) -> 'InputStatistics':
         """Read mmpretrain's ``ClsDataPreprocessor`` or mmengine's ``ImgDataPreprocessor``."""
         flipped = getattr(preprocessor, 'to_rgb', False) or getattr(preprocessor, '_channel_conversion', False)
         if not getattr(preprocessor, '_enable_normalize', False):
@@ -33,14 +33,14 @@ class InputStatistics:
         )
 
 
-class Renormalise(nn.Module):
-    """Turn images normalised for the student into the same images normalised for the teacher.
+class Renormalize(nn.Module):
+    """Convert images normalized for the student into the same images normalized for the teacher.
 
-    Mixup and CutMix are linear in the pixels, so the teacher sees exactly the mixed images that the student sees.
+    Mixup and CutMix are linear in the pixels, so the teacher gets exactly the mixed images that the student gets.
 
     Args:
-        student: What was done to the images.
-        teacher: What the teacher expects.
+        student: Normalization of the images.
+        teacher: Normalization that the teacher expects.
     """
 
     def __init__(self, student: InputStatistics, teacher: InputStatistics) -> None:
@@ -56,7 +56,7 @@ class Renormalise(nn.Module):
         self.register_buffer('shift', shift.float().view(-1, 1, 1), persistent=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Images ``(B, 3, H, W)``, or ``(B, 1, H, W)``, whose channels are never flipped."""
+        """Convert images ``(B, 3, H, W)``, or ``(B, 1, H, W)``, whose channels are not flipped."""
         if self.flip and images.shape[1] == 3:
             images = images.flip(1)
         return images if self.identity else images * self.scale + self.shift

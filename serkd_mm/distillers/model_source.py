@@ -1,4 +1,4 @@
-"""Models of mmpretrain by dict, by config file or by zoo name."""
+"""Models of mmpretrain given by a dict, a config file or a zoo name."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -18,12 +18,12 @@ _MMPRETRAIN_CONFIGS = Path(mmpretrain.__file__).parent / '.mim' / 'configs'
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model to build: its config, and where the zoo keeps its weights.
+    """A model to build: its config, and the URL of its zoo weights.
 
     Attributes:
         config: The ``model`` dict.
-        data_preprocessor: What stands beside the model in its config file; None where it is not from one.
-        weights: URL of the zoo's weights; None where the model is not from the zoo or the zoo has none.
+        data_preprocessor: The preprocessor of its config file. Default: None, if there is no file.
+        weights: URL of the zoo's weights. Default: None, if the model is not from the zoo or the zoo has none.
     """
 
     config: ConfigDict
@@ -35,25 +35,26 @@ class ModelSource:
 
         Args:
             key: Config key of the model, for messages.
-            data_preprocessor: Goes before the one that stands beside the model, and after the one inside it.
+            data_preprocessor: Used instead of the one in the model's config file, unless the model dict has one inside.
+                Default: None.
 
         Raises:
-            ConfigError: The config does not make a classifier of mmpretrain.
+            ConfigError: The config does not build a classifier of mmpretrain.
         """
         config = deepcopy(self.config)
-        beside = self.data_preprocessor if data_preprocessor is None else data_preprocessor
-        if beside is not None:
-            config.setdefault('data_preprocessor', deepcopy(beside))
+        default = self.data_preprocessor if data_preprocessor is None else data_preprocessor
+        if default is not None:
+            config.setdefault('data_preprocessor', deepcopy(default))
         return build_module(config, BaseClassifier, key)
 
     @property
-    def normalises(self) -> bool:
-        """Whether the config says what is done to the model's input."""
+    def has_preprocessor(self) -> bool:
+        """Whether the config defines how the model's input is normalized."""
         return self.data_preprocessor is not None or self.config.get('data_preprocessor') is not None
 
 
 def find_model(model: Any, key: str) -> ModelSource:
-    """Find a model by what a config says of it.
+    """Find a model by the setting ``model`` of a student or teacher.
 
     Args:
         model: A ``model`` dict, the path of a config file, ``'mmpretrain::<config>'``, or a name of mmpretrain's zoo.
@@ -76,38 +77,24 @@ def find_model(model: Any, key: str) -> ModelSource:
     if name not in zoo:
         raise ConfigError(f'{key}={name!r} is not in the model zoo. {suggest(name, zoo)}')
     metainfo = ModelHub.get(name)
-    config = deepcopy(metainfo.config)  # The zoo keeps its own.
+    config = deepcopy(metainfo.config)  # A copy: the zoo caches its config.
     return ModelSource(config.model, config.get('data_preprocessor'), metainfo.weights)
 
 
 def check_file(path: str, key: str) -> None:
-    """Refuse a path at which there is no file.
+    """Check that a file exists.
 
     Raises:
-        ConfigError: There is no file; the message names those like it in its folder.
+        ConfigError: It does not; the message names similar files in its folder.
     """
     if not Path(path).is_file():
         raise ConfigError(f'{key}={path!r}: there is no such file. {_suggest_file(path)}')
 
 
-def replace_types(config: Any, replacements: Mapping[str, str]) -> None:
-    """Replace registry names wherever they are a ``type`` in a nested config, in place."""
-    if isinstance(config, Mapping):
-        name = getattr(config.get('type'), '__name__', config.get('type'))  # A name, or in newer configs the class.
-        name = str(name).rpartition('.')[2]  # Without its scope.
-        if name in replacements:
-            config['type'] = replacements[name]
-        for value in config.values():
-            replace_types(value, replacements)
-    elif isinstance(config, (list, tuple)):
-        for value in config:
-            replace_types(value, replacements)
-
-
 def _read(path: str, key: str) -> Config:
     try:
         return Config.fromfile(path)
-    except Exception as error:  # A config file is code: anything may come out of it.
+    except Exception as error:  # A config file is code: it may raise anything.
         raise ConfigError(f'{key}={path!r} could not be read: {error}') from error
 
 

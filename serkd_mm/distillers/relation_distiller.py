@@ -1,4 +1,5 @@
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -7,16 +8,17 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import nn
 
-from ..heads import TRAINABLE_HEADS
-from .acceleration import Acceleration
+from ..heads import make_heads_trainable
+from ..tokenizers import Feature
 from .config_errors import ConfigError, check_keys
 from .default_taps import DEFAULT_TAPS, default_taps
-from .distillation_terms import DistillationTerms
+from .distillation_objective import DistillationObjective
 from .dry_run import default_input_size, dry_run
+from .execution_options import ExecutionOptions
 from .frozen_teacher import FrozenTeacher
 from .input_statistics import InputStatistics
-from .model_source import find_model, replace_types
-from .student_checkpoints import save_as_plain_student
+from .model_source import find_model
+from .student_checkpoints import register_plain_student_hooks
 from .taps import Taps
 
 _SETTINGS = ['student', 'teacher', 'views', 'losses', 'input_size', 'data_preprocessor', 'init_cfg']
@@ -24,28 +26,28 @@ _SETTINGS = ['student', 'teacher', 'views', 'losses', 'input_size', 'data_prepro
 
 @MODELS.register_module()
 class RelationDistiller(BaseClassifier):
-    """A student that learns from its labels and from a frozen teacher (paper, equation 12).
+    """A student that learns from labels and from a frozen teacher: equation 12 of SeRKD (arXiv:2503.21269).
 
-    To mmengine and mmpretrain it is the student: it predicts as the student, and its checkpoints are the student's, with
-    what only training needs under ``distill.``. While training, one step is: the teacher sees the batch and its taps fill;
-    the student computes its own loss and its taps fill; each view turns a tapped pair into tokens, once; each loss reads
-    its view.
+    For mmengine and mmpretrain it is the student: it predicts as the student, and its checkpoints are the student's, plus
+    what only training needs under ``distill.``. A training step: the teacher runs and its taps fill; the student computes
+    its task loss and its taps fill; each view turns tapped pairs into tokens, once; each loss reads its view.
 
     Args:
-        student: ``dict(model, taps, compile=False, channels_last=False)``. The model is a dict, a config file or a name of
-            mmpretrain's zoo; taps that are left out are found, see :func:`default_taps`; for the other settings see
-            :class:`Acceleration`. They take effect in training.
-        teacher: ``dict(model, checkpoint, taps)``, see :class:`FrozenTeacher`. None is for evaluation: neither teacher nor
-            losses are built, and the model can not be trained.
-        views: Named views ``dict(tap, tokenizer, merger)``, see :class:`View`.
-        losses: Named losses ``dict(type, on, ...)``, see :class:`DistillationTerms`. ``loss_cls`` is the student's own.
-        input_size: Channels, height and width of the images of the dry run that finds shapes and mistakes while the model
-            is built; by default what the student's backbone says, or 3 x 224 x 224.
+        student: ``dict(model, taps=None, compile=False, channels_last=False)``. The model is a dict, a config file or a zoo
+            name. Taps that are left out are found, see :func:`default_taps`. For the other settings see
+            :class:`ExecutionOptions`; they take effect in training.
+        teacher: ``dict(model, checkpoint, ...)``, see :class:`TeacherConfig`. None is for evaluation: neither teacher nor
+            losses are built, and the model cannot be trained. Default: None.
+        views: Views by name, ``dict(tap, tokenizer, merger, refiner=None)``, see :class:`View`. Default: None.
+        losses: Losses by name, ``dict(type, on, ...)``, see :class:`DistillationObjective`. ``loss_cls`` is the student's
+            task loss. Default: None.
+        input_size: Channels, height and width of the images of the dry run that finds shapes and errors while the model is
+            built. Default: None, the size of the student's backbone, or 3 x 224 x 224.
         data_preprocessor: The student's, unless the student's ``model`` has one inside. The runner passes the config's here.
         init_cfg: As in mmengine.
 
     Raises:
-        ConfigError: Anything in the config is wrong, with the key and the nearest valid names.
+        ConfigError: Anything in the config is wrong; the message has the key and the nearest valid names.
     """
 
     def __init__(
@@ -62,37 +64,38 @@ class RelationDistiller(BaseClassifier):
         check_keys(unknown, _SETTINGS, 'model')
         check_keys(student, ['model', 'taps', 'compile', 'channels_last'], 'model.student')
         source = find_model(student.get('model'), 'model.student.model')
-        replace_types(source.config, TRAINABLE_HEADS)
+        make_heads_trainable(source.config)
         model = source.build('model.student.model', data_preprocessor)
         super().__init__(init_cfg=init_cfg, data_preprocessor=model.data_preprocessor)
         self.student = model
-        self._outside: dict[str, FrozenTeacher] = {}
+        # nn.Module does not register what is in a dict: state dicts, optimizers and DDP never see the teacher.
+        self._unregistered: dict[str, FrozenTeacher] = {}
         if teacher is not None:
             self._prepare_training(student, teacher, views, losses, input_size)
-        save_as_plain_student(self)
+        register_plain_student_hooks(self)
 
     def _prepare_training(self, student, teacher, views, losses, input_size) -> None:
-        """Build what evaluation does not need, and try it out."""
+        """Build what evaluation does not need, and run it once."""
         input_size = self.input_size = tuple(input_size or default_input_size(self.student))
         taps = student.get('taps')
-        acceleration = Acceleration.of(student, 'model.student')
-        acceleration.lay_out(self.student)
-        self.distill = DistillationTerms(views, losses, set(DEFAULT_TAPS if taps is None else taps))
+        execution = ExecutionOptions.from_config(student, 'model.student')
+        execution.apply_memory_format(self.student)
+        self.distill = DistillationObjective(views, losses, set(DEFAULT_TAPS if taps is None else taps))
         used_taps = self.distill.used_taps
         if taps is None:
             taps = default_taps(self.student, used_taps, input_size, 'model.student.taps')
         self.student_taps = Taps(self.student, taps, used_taps, 'model.student.taps')
-        statistics = InputStatistics.of(self.student.data_preprocessor)
-        self._outside['teacher'] = FrozenTeacher(teacher, used_taps, statistics, input_size)
+        statistics = InputStatistics.from_preprocessor(self.student.data_preprocessor)
+        self._unregistered['teacher'] = FrozenTeacher(teacher, used_taps, statistics, input_size)
         dry_run(self, input_size)
-        # Only now: what the dry run's few images would compile does not suit a whole batch.
-        acceleration.compile_backbone(self.student, self.student_taps.modules)
+        # Compile after the dry run: code compiled for its two images would not fit a whole batch.
+        execution.compile_backbone(self.student, self.student_taps.modules)
         self.teacher.compile_backbone()
 
     @property
     def teacher(self) -> FrozenTeacher | None:
-        """The teacher, which is no submodule: nothing that walks the model's parameters meets it."""
-        return self._outside.get('teacher')
+        """The teacher, which is not a submodule; None if the model was built for evaluation."""
+        return self._unregistered.get('teacher')
 
     @property
     def backbone(self) -> nn.Module:
@@ -112,19 +115,19 @@ class RelationDistiller(BaseClassifier):
     def forward(
         self, inputs: torch.Tensor, data_samples: list[DataSample] | None = None, mode: str = 'tensor'
     ) -> torch.Tensor | tuple | list[DataSample] | dict[str, torch.Tensor]:
-        """As a classifier of mmpretrain: ``mode`` 'loss' distils, 'predict' and 'tensor' are the student's own.
+        """Run as a classifier of mmpretrain: ``mode='loss'`` distills, 'predict' and 'tensor' are the student's.
 
         Args:
             inputs: Preprocessed images ``(B, 3, H, W)``.
-            data_samples: Their labels; needed for ``mode='loss'``.
-            mode: 'tensor', 'predict' or 'loss'.
+            data_samples: Their labels; needed for ``mode='loss'``. Default: None.
+            mode: 'tensor', 'predict' or 'loss'. Default: 'tensor'.
         """
         if mode == 'loss':
             return self.loss(inputs, data_samples)
         return self.student(inputs, data_samples, mode=mode)
 
     def loss(self, inputs: torch.Tensor, data_samples: list[DataSample]) -> dict[str, torch.Tensor]:
-        """Every term of equation 12 by name, weighted; ``loss_cls`` is the student's own.
+        """Compute every term of equation 12 by name, weighted; ``loss_cls`` is the student's task loss.
 
         Args:
             inputs: Preprocessed images ``(B, 3, H, W)``.
@@ -134,35 +137,51 @@ class RelationDistiller(BaseClassifier):
             ConfigError: The model was built for evaluation, or the features do not fit a view or a loss.
         """
         if self.teacher is None:
-            raise ConfigError('model.teacher is None: this model was built for evaluation and can not be trained')
+            raise ConfigError('model.teacher is None: this model was built for evaluation and cannot be trained')
         self.teacher.load()
         return self.distillation_step(inputs, data_samples)
 
     def distillation_step(self, inputs: torch.Tensor, data_samples: list[DataSample]) -> dict[str, torch.Tensor]:
-        """As :meth:`loss`, with whatever weights the teacher has: what the dry run needs, which must not read them."""
-        teacher_features = self.teacher(inputs)
-        with self.student_taps.record(tuple(inputs.shape[-2:])) as student_features:
-            own = self.student.loss(inputs, data_samples)
-        own = {'loss_cls' if name == 'loss' else name: value for name, value in own.items()}
-        return {**own, **self.distill(student_features, teacher_features)}
+        """Compute the losses as :meth:`loss` does, without loading the teacher's weights (the dry run must not)."""
+        student, teacher, task_losses = self._run_pair(inputs, partial(self.student.loss, data_samples=data_samples))
+        task_losses = {'loss_cls' if name == 'loss' else name: value for name, value in task_losses.items()}
+        return {**task_losses, **self.distill(student, teacher)}
+
+    def extract_features(self, inputs: torch.Tensor) -> tuple[dict[str, Feature], dict[str, Feature]]:
+        """Collect the tapped features of both sides.
+
+        Args:
+            inputs: Images ``(B, 3, H, W)``, preprocessed for the student.
+
+        Returns:
+            The student's features and the teacher's, the latter without a graph, by tap.
+        """
+        return self._run_pair(inputs, self.student)[:2]
+
+    def _run_pair(self, inputs: torch.Tensor, run_student: Callable) -> tuple[dict[str, Feature], dict[str, Feature], Any]:
+        """Run teacher and student once; return the features of the student and of the teacher, and the student's output."""
+        teacher = self.teacher(inputs)
+        with self.student_taps.record(tuple(inputs.shape[-2:])) as student:
+            output = run_student(inputs)
+        return student, teacher, output
 
     def predict(self, inputs: torch.Tensor, data_samples: list[DataSample] | None = None, **kwargs) -> list[DataSample]:
-        """The student's predictions for preprocessed images ``(B, 3, H, W)``."""
+        """Predict with the student, for preprocessed images ``(B, 3, H, W)``."""
         return self.student.predict(inputs, data_samples, **kwargs)
 
     def extract_feat(self, inputs: torch.Tensor, **kwargs) -> Any:
-        """The student's features of preprocessed images ``(B, 3, H, W)``."""
+        """Extract the student's features of preprocessed images ``(B, 3, H, W)``, as mmpretrain's classifiers do."""
         return self.student.extract_feat(inputs, **kwargs)
 
     def get_layer_depth(self, param_name: str) -> tuple[int, int]:
-        """Depth of a parameter and of the student, for layer-wise learning rates."""
+        """Return the depth of a parameter and of the student, for layer-wise learning rates."""
         return self.student.get_layer_depth(param_name.removeprefix('student.'))
 
     def init_weights(self) -> None:
-        """Initialise the student by its config and read the teacher's weights; the runner calls this before training.
+        """Initialize the student by its config and load the teacher's weights; the runner calls this before training.
 
         Raises:
-            ConfigError: The teacher's checkpoint can not be read or does not match.
+            ConfigError: The teacher's checkpoint cannot be read or does not match.
         """
         super().init_weights()
         if self.teacher is not None:

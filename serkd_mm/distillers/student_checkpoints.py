@@ -1,7 +1,7 @@
 """Checkpoints that mmpretrain loads as its own: the plain student, and what only training needs under ``distill.``.
 
-The distiller holds its student as ``student``; in a state dict that prefix is taken off when it is written and put back
-when it is read. Hooks do this, because mmengine and torch both honour hooks, and mmengine does not call ``state_dict()``.
+The distiller holds its student as ``student``. That prefix is removed when a state dict is saved and added when it is
+loaded. State-dict hooks do this: mmengine and torch both call them, and mmengine does not call ``state_dict()``.
 """
 
 from collections import OrderedDict
@@ -9,28 +9,31 @@ from typing import Any
 
 from torch import nn
 
+from .checkpoint_migration import migrate_distill_names
+
 _STUDENT = 'student.'
 _DISTILL = 'distill.'
 
 
-def save_as_plain_student(distiller: nn.Module) -> None:
-    """Make every state dict of ``distiller`` that of its plain student plus ``distill.*``, and read such dicts again.
+def register_plain_student_hooks(distiller: nn.Module) -> None:
+    """Save and load state dicts of ``distiller`` as those of its plain student plus ``distill.*``.
 
-    A distiller without ``distill`` (one built for evaluation) passes over ``distill.*`` when it reads.
+    A distiller without ``distill`` (built for evaluation) ignores ``distill.*`` when it loads.
     """
-    distiller._register_state_dict_hook(_write)
-    distiller._register_load_state_dict_pre_hook(_read, with_module=True)
+    distiller._register_state_dict_hook(_strip_prefix)
+    distiller._register_load_state_dict_pre_hook(_add_prefix, with_module=True)
 
 
-def _write(_distiller: nn.Module, state_dict: OrderedDict, prefix: str, _metadata: dict) -> None:
-    student = prefix + _STUDENT
-    _rename(state_dict, student, prefix)
+def _strip_prefix(_distiller: nn.Module, state_dict: OrderedDict, prefix: str, _metadata: dict) -> None:
+    _rename(state_dict, prefix + _STUDENT, prefix)
     versions = getattr(state_dict, '_metadata', None)
     if versions is not None:
-        _rename(versions, student, prefix)
+        _rename(versions, prefix + _STUDENT, prefix)
 
 
-def _read(distiller: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+def _add_prefix(distiller: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    if hasattr(distiller, 'distill'):
+        migrate_distill_names(distiller.distill, state_dict, prefix + _DISTILL)
     for name in [name for name in state_dict if name.startswith(prefix)]:
         inner = name[len(prefix) :]
         if not inner.startswith(_DISTILL):

@@ -1,32 +1,17 @@
-"""Taps: features collected from inside a model, named by module path."""
+"""Taps: features collected from inside a model, given by module path."""
 
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from ..tokenizers import Feature
 from .config_errors import ConfigError, suggest
 
 _STEP = re.compile(r'(?:^|\.)(?P<name>\w+)|\[(?P<index>-?\d+)\]')
-
-
-@dataclass(frozen=True)
-class Feature:
-    """What a tap gives: the output of its module, and what is needed to read it.
-
-    Attributes:
-        tensor: The output of the tapped module.
-        image_size: Height and width in pixels of the images it was computed from.
-        num_extra_tokens: Leading tokens that are no patches, as the model says; None where it says nothing.
-    """
-
-    tensor: torch.Tensor
-    image_size: tuple[int, int]
-    num_extra_tokens: int | None
 
 
 class Taps:
@@ -35,11 +20,11 @@ class Taps:
     Args:
         model: The model whose modules are tapped.
         paths: Module path of each tap: names joined by dots, ``[i]`` into a list of modules, negative from its end.
-        used: Names of the taps that a loss reads; the others are left alone.
+        used: Names of the taps that a loss reads; the others are ignored.
         key: Config key of ``paths``, for messages.
 
     Raises:
-        ConfigError: A used tap is not there, or its path does not lead to a module.
+        ConfigError: A used tap is missing, or its path does not lead to a module.
     """
 
     def __init__(self, model: nn.Module, paths: Mapping[str, str] | None, used: set[str], key: str) -> None:
@@ -60,16 +45,16 @@ class Taps:
 
     @contextmanager
     def record(self, image_size: tuple[int, int]) -> Iterator[dict[str, Feature]]:
-        """Collect what the tapped modules give while the model runs; hooks exist only in this context.
+        """Collect the outputs of the tapped modules while the model runs; hooks exist only in this context.
 
         Args:
-            image_size: Height and width in pixels of the images that the model is about to see.
+            image_size: Height and width in pixels of the images.
 
         Yields:
             The features by tap, complete when the context ends.
 
         Raises:
-            ConfigError: A tapped module did not run, ran twice, or gave something that is not one tensor.
+            ConfigError: A tapped module did not run, ran twice, or did not return a single tensor.
         """
         features: dict[str, Feature] = {}
         handles = [
@@ -82,13 +67,13 @@ class Taps:
                 handle.remove()
         for name in self._modules:
             if name not in features:
-                raise ConfigError(f'{self._where(name)} was not run by the model, so there is nothing to distil from it')
+                raise ConfigError(f'{self._where(name)} was not run by the model, so it has no feature to distill')
 
     def _hook(self, name: str, image_size: tuple[int, int], features: dict[str, Feature]):
         def collect(_module: nn.Module, _inputs: tuple, output: Any) -> None:
-            tensor = one_tensor(output)
+            tensor = single_tensor(output)
             if tensor is None:
-                raise ConfigError(f'{self._where(name)} gives {type(output).__name__}, and a tap needs one tensor')
+                raise ConfigError(f'{self._where(name)} returns {type(output).__name__}, and a tap needs one tensor')
             if name in features:
                 raise ConfigError(f'{self._where(name)} runs more than once per image, so the tap is ambiguous')
             features[name] = Feature(tensor, image_size, self._num_extra_tokens[name])
@@ -99,8 +84,8 @@ class Taps:
         return f'{self.key}.{name}={self.paths[name]!r}'
 
 
-def one_tensor(output: Any) -> torch.Tensor | None:
-    """The tensor that a module gives, alone, as a stage of a backbone, or beside the shape of its grid; None if not one."""
+def single_tensor(output: Any) -> torch.Tensor | None:
+    """Return the only tensor in a module's output, bare or in a tuple; otherwise None."""
     if isinstance(output, (tuple, list)):
         tensors = [item for item in output if isinstance(item, torch.Tensor)]
         (output,) = tensors if len(tensors) == 1 else (None,)

@@ -1,82 +1,110 @@
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
 
 from ..mergers.base_merger import BaseMerger
 from ..mergers.superpixel_refiner import SuperpixelRefiner
+from ..tokenizers import Feature
 from ..tokenizers.base_tokenizer import BaseTokenizer
 from .config_errors import ConfigError, build_module, check_keys
-from .taps import Feature
+
+
+class TapTokenizer(nn.Module):
+    """The tokenizers of a tap on both sides; the teacher's side has no gradient.
+
+    Args:
+        config: Tokenizer config.
+        key: Config key of the tokenizer, for messages.
+
+    Raises:
+        ConfigError: The tokenizer cannot be built.
+    """
+
+    def __init__(self, config: Any, key: str) -> None:
+        super().__init__()
+        self.config = config
+        self.student = build_module(config, BaseTokenizer, key)
+        self.teacher = self.student.for_teacher()
+
+    def forward(self, student: Feature, teacher: Feature) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute the token grids ``(B, C_s, H, W)`` and ``(B, C_t, H', W')`` of a tapped pair."""
+        with torch.no_grad():
+            teacher_grid = self.teacher(teacher)
+        return self.student(student), teacher_grid
 
 
 class View(nn.Module):
-    """Tokens of a tapped pair: the same tokenizer and merger on the student's and on the teacher's side.
-
-    What a tokenizer learns it learns on the student's side; the teacher's has no gradient. A refiner is the student's alone.
+    """How the token grids of one or several taps become the tokens that losses read.
 
     Args:
-        config: ``dict(tap, tokenizer, merger, refiner=None)``: a tap that student and teacher both have, and component
-            configs.
+        config: ``dict(tap, tokenizer, merger, refiner=None)``, or with ``taps``, a list, for several taps that share these
+            settings. Student and teacher share the merger; the refiner, one for each tap, is the student's alone.
         key: Config key of the view, for messages.
 
+    Attributes:
+        taps: Names of the taps.
+        tokenizer_of: Name of the tokenizer that each tap is read with.
+
     Raises:
-        ConfigError: A setting is unknown or missing, or a component can not be built.
+        ConfigError: A setting is unknown or missing, or a component cannot be built.
     """
 
     def __init__(self, config: Mapping, key: str) -> None:
         super().__init__()
-        check_keys(config, ['tap', 'tokenizer', 'merger', 'refiner'], key)
-        if not isinstance(config.get('tap'), str):
-            raise ConfigError(f'{key}.tap must name a tap of model.student.taps, but is {config.get("tap")!r}')
-        self.tap = config['tap']
-        self.student = _Side(config, key)
-        self.teacher = _Side({**config, 'refiner': None}, key)
+        check_keys(config, ['tap', 'taps', 'tokenizer', 'merger', 'refiner'], key)
+        self.tap_setting, self.taps = _taps_of(config, key)
+        self.tokenizer_of: dict[str, str] = {}
+        self.merger = build_module(config.get('merger'), BaseMerger, f'{key}.merger')
+        self.refiners = nn.ModuleDict()
+        if config.get('refiner') is not None:
+            for tap in self.taps:
+                self.refiners[tap] = build_module(config['refiner'], SuperpixelRefiner, f'{key}.refiner')
 
-    def forward(self, student: Feature, teacher: Feature) -> tuple[torch.Tensor, torch.Tensor]:
-        """Merged tokens ``(B, M, C_s)`` of the student and, without a graph, ``(B, M, C_t)`` of the teacher.
+    def forward(self, tap: str, student: torch.Tensor, teacher: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Merge a pair of token grids, and return tokens.
+
+        Args:
+            tap: Name of the tap that the grids are from.
+            student: Token grid ``(B, C_s, H, W)``.
+            teacher: Token grid ``(B, C_t, H', W')`` without a graph.
+
+        Returns:
+            Tokens ``(B, L, C_s)`` of the student and, without a graph, ``(B, L, C_t)`` of the teacher.
 
         Raises:
-            ValueError: The sides have different grids, from which the merger makes different numbers of tokens.
+            ValueError: The merged grids of the two sides differ in shape.
         """
         with torch.no_grad():
-            teacher_tokens, teacher_grid = self.teacher(teacher)
-        student_tokens, student_grid = self.student(student)
-        if student_tokens.shape[1] != teacher_tokens.shape[1]:
-            common = tuple(min(sides) for sides in zip(student_grid, teacher_grid, strict=True))
+            merged_teacher = self.merger(teacher)
+        merged_student = self.refine(tap, self.merger(student))
+        if merged_student.shape[2:] != merged_teacher.shape[2:]:
+            common = tuple(min(sides) for sides in zip(student.shape[2:], teacher.shape[2:], strict=True))
             raise ValueError(
-                f"the student's tokens lie on a grid of {student_grid} and the teacher's on one of {teacher_grid}, and the "
-                f'merger makes {student_tokens.shape[1]} and {teacher_tokens.shape[1]} of them. Set merger.grid={common}, '
-                'or a smaller one, with SuperpixelMerger, AvgPoolMerger or MaxPoolMerger to give both equally many'
+                f"the student's tokens form a grid of {tuple(student.shape[2:])} and the teacher's one of "
+                f'{tuple(teacher.shape[2:])}, which the merger reduces to {tuple(merged_student.shape[2:])} and '
+                f'{tuple(merged_teacher.shape[2:])}. Set merger.grid={common} or smaller with SuperpixelMerger, '
+                'AvgPoolMerger or MaxPoolMerger, so that both sides have the same number of tokens'
             )
-        return student_tokens, teacher_tokens
+        return merged_student.flatten(2).mT, merged_teacher.flatten(2).mT
+
+    def refine(self, tap: str, merged: torch.Tensor) -> torch.Tensor:
+        """Refine the student's merged grid ``(B, C_s, h, w)``, if the view has a refiner."""
+        return self.refiners[tap](merged) if tap in self.refiners else merged
 
 
-class _Side(nn.Module):
-    """Tokenizer, merger and refiner of one side of a view."""
-
-    def __init__(self, config: Mapping, key: str) -> None:
-        super().__init__()
-        self.tokenizer = build_module(config.get('tokenizer'), BaseTokenizer, f'{key}.tokenizer')
-        self.merger = build_module(config.get('merger'), BaseMerger, f'{key}.merger')
-        refiner = config.get('refiner')
-        self.refiner = None if refiner is None else build_module(refiner, SuperpixelRefiner, f'{key}.refiner')
-
-    def forward(self, feature: Feature) -> tuple[torch.Tensor, tuple[int, int]]:
-        """Merged tokens, and the rows and columns of the token grid that they were made of."""
-        grid = self._grid(feature)
-        shape = tuple(grid.shape[-2:])
-        return self._refine(self.merger(grid), shape), shape
-
-    def associate(self, feature: Feature) -> tuple[torch.Tensor, torch.Tensor, tuple[int, int], tuple[int, int]]:
-        """Merged tokens ``(B, M, C)``, the association ``(B, N, M)`` to them, and the grids that the N and the M lie on."""
-        grid = self._grid(feature)
-        shape = tuple(grid.shape[-2:])
-        tokens, association = self.merger.associate(grid)
-        return self._refine(tokens, shape), association, shape, self.merger.grid_shape(*shape)
-
-    def _grid(self, feature: Feature) -> torch.Tensor:
-        return self.tokenizer(feature.tensor, feature.image_size, feature.num_extra_tokens)
-
-    def _refine(self, tokens: torch.Tensor, token_grid: tuple[int, int]) -> torch.Tensor:
-        return tokens if self.refiner is None else self.refiner(tokens, self.merger.grid_shape(*token_grid))
+def _taps_of(config: Mapping, key: str) -> tuple[str, list[str]]:
+    """The setting that names the taps, and their names."""
+    if ('tap' in config) and ('taps' in config) and config['tap'] is not None and config['taps'] is not None:
+        raise ConfigError(f'{key} has both tap and taps; set one of them to None')
+    if config.get('taps') is not None:
+        taps = config['taps']
+        if not isinstance(taps, (list, tuple)) or not taps or not all(isinstance(tap, str) for tap in taps):
+            raise ConfigError(f'{key}.taps must be a list of taps of model.student.taps, but is {taps!r}')
+        if len(set(taps)) < len(taps):
+            raise ConfigError(f'{key}.taps names a tap twice: {taps!r}')
+        return 'taps', list(taps)
+    if not isinstance(config.get('tap'), str):
+        raise ConfigError(f'{key}.tap must name a tap of model.student.taps, but is {config.get("tap")!r}')
+    return 'tap', [config['tap']]

@@ -1,4 +1,4 @@
-"""Distillation losses: ``loss(student, teacher)`` gives one weighted number, and no gradient to the teacher."""
+"""Distillation losses: ``loss(student, teacher)`` returns one weighted number; the teacher receives no gradient."""
 
 from .channel_graph_loss import ChannelGraphLoss
 from .feature_loss import FeatureL2Loss

@@ -6,10 +6,10 @@ from torch import nn
 
 
 class BaseDistillationLoss(nn.Module, metaclass=ABCMeta):
-    """A weighted comparison of the student's features with the teacher's.
+    """Base class of losses: a weighted comparison of the student's features with the teacher's.
 
     Args:
-        loss_weight: Factor of the loss: the paper's lambda.
+        loss_weight: Factor of the loss, the lambda of the papers. Default: 1.0.
 
     Raises:
         ValueError: ``loss_weight`` is negative, infinite or not a number.
@@ -21,10 +21,10 @@ class BaseDistillationLoss(nn.Module, metaclass=ABCMeta):
 
     @abstractmethod
     def compare(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        """The 0-d loss before its weight; ``teacher`` carries no graph."""
+        """Compute the 0-d loss without its weight; ``teacher`` is detached."""
 
     def forward(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        """The weighted 0-d loss of the student's features against the teacher's."""
+        """Compute the weighted 0-d loss of the student's features against the teacher's."""
         return self.loss_weight * self.compare(student, teacher.detach())
 
     def extra_repr(self) -> str:
@@ -32,7 +32,7 @@ class BaseDistillationLoss(nn.Module, metaclass=ABCMeta):
 
 
 def check_weight(name: str, value: float) -> float:
-    """The weight ``value`` of the setting ``name``.
+    """Check the weight ``value`` of the setting ``name``, and return it.
 
     Raises:
         ValueError: It is negative, infinite or not a number.
@@ -43,7 +43,7 @@ def check_weight(name: str, value: float) -> float:
 
 
 def check_tau(name: str, value: float) -> float:
-    """The temperature ``value`` of the setting ``name``.
+    """Check the temperature ``value`` of the setting ``name``, and return it.
 
     Raises:
         ValueError: It is not positive, infinite or not a number.

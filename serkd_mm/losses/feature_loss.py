@@ -1,23 +1,23 @@
 import torch
 import torch.nn.functional as F
 from mmpretrain.registry import MODELS
+from torch import nn
 
+from ..lazy_layers import build_on_first_input
 from ..ops.precision import at_least_float32
 from .base_loss import BaseDistillationLoss
-from .lazy_linear import lazy_linear
 
 
 @MODELS.register_module()
 class FeatureL2Loss(BaseDistillationLoss):
-    """Mean squared error between tokens: L_F of equation 12.
+    """Mean squared error between tokens: L_F of equation 12 of SeRKD (arXiv:2503.21269).
 
     The paper calls L_F "the L2 loss between student feature and teacher feature" and does not say how features of
-    different width are compared: here, as in FitNet [52], a linear map takes the student's to the teacher's channels. It
-    is made at the first call, when both widths are known (the distiller makes that call while it is built), is trained
-    with the student, and is saved under ``distill.``.
+    different width are compared. Choice: as in FitNet (Romero et al., arXiv:1412.6550), a linear layer maps the student's
+    channels to the teacher's. It is built at the first call, trained with the student, and saved under ``distill.``.
 
     Args:
-        loss_weight: The paper's lambda_F, 1 in its experiments.
+        loss_weight: The paper's lambda_F, 1 in its experiments. Default: 1.0.
     """
 
     def __init__(self, loss_weight: float = 1.0) -> None:
@@ -25,10 +25,10 @@ class FeatureL2Loss(BaseDistillationLoss):
         self.register_module('projector', None)
 
     def compare(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        """Tokens ``(B, L, C_s)`` against ``(B, L, C_t)``.
+        """Compare tokens ``(B, L, C_s)`` with ``(B, L, C_t)``.
 
         Raises:
-            ValueError: B or L differ, or a width is not that of the first call.
+            ValueError: B or L differ, or a width differs from that of the first call.
         """
         if student.shape[:-1] != teacher.shape[:-1]:
             raise ValueError(
@@ -36,5 +36,6 @@ class FeatureL2Loss(BaseDistillationLoss):
                 f'but got student {tuple(student.shape)} and teacher {tuple(teacher.shape)}'
             )
         student = at_least_float32(student)
-        projector = lazy_linear(self, 'projector', student, teacher.shape[-1])
+        widths = (student.shape[-1], teacher.shape[-1])
+        projector = build_on_first_input(self, 'projector', student, widths, nn.Linear)
         return F.mse_loss(at_least_float32(projector(student)), at_least_float32(teacher))

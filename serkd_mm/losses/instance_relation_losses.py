@@ -3,29 +3,29 @@ from abc import abstractmethod
 import torch
 from mmpretrain.registry import MODELS
 
-from ..ops.relations import angle_relation_loss, distance_relation_loss
+from ..ops import angle_relation_loss, distance_relation_loss
 from .base_loss import BaseDistillationLoss
 
 
 class InstanceRelationLoss(BaseDistillationLoss):
-    """Relations between the images of a batch: relational knowledge distillation, RKD [15] (paper, section III-A).
+    """Relations between the images of a batch: RKD (Park et al., arXiv:1904.05068).
 
-    One definition with the token losses: the batch is taken as the tokens of a single image. On several ranks each relates
-    the images of its own batch, as RKD's own code does.
+    The definition is that of the token losses, with the images of a batch as the tokens of a single image. With several
+    ranks, each relates the images of its own batch, as the code of RKD's authors does.
 
     Args:
-        loss_weight: Factor of the loss.
+        loss_weight: Factor of the loss; RKD's authors use 25 for distances and 50 for angles. Default: 1.0.
     """
 
     @abstractmethod
     def relate(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        """The loss between ``(1, B, C_s)`` and ``(1, B, C_t)``."""
+        """Compute the loss between ``(1, B, C_s)`` and ``(1, B, C_t)``."""
 
     def compare(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        """One feature per image, ``(B, ...)`` against ``(B, ...)``; what follows the batch is flattened.
+        """Compare one feature per image, ``(B, ...)`` with ``(B, ...)``; dimensions after the batch are flattened.
 
         Raises:
-            ValueError: The batches differ, or an image has no feature vector.
+            ValueError: The batch sizes differ, or a side is not at least 2-D.
         """
         if student.ndim < 2 or teacher.ndim < 2:
             raise ValueError(

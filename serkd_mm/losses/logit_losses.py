@@ -9,18 +9,18 @@ from .base_loss import BaseDistillationLoss, check_tau
 
 
 class LogitLoss(BaseDistillationLoss):
-    """A loss between the predictions of both sides for the same classes.
+    """Base class of losses between the predictions of both sides for the same classes.
 
     Args:
-        loss_weight: Factor of the loss.
+        loss_weight: Factor of the loss. Default: 1.0.
     """
 
     @abstractmethod
     def divergence(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        """The loss between logits ``(B, K)`` and ``(B, K)`` in float32 or better."""
+        """Compute the loss between logits ``(B, K)`` and ``(B, K)`` in float32 or better."""
 
     def compare(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        """Logits ``(B, K)`` against logits ``(B, K)`` of the same classes.
+        """Compare logits ``(B, K)`` with logits ``(B, K)`` of the same classes.
 
         Raises:
             ValueError: The shapes differ or are not 2-D.
@@ -35,15 +35,19 @@ class LogitLoss(BaseDistillationLoss):
 
 @MODELS.register_module()
 class LogitKLLoss(LogitLoss):
-    """Kullback-Leibler divergence of the softened predictions, KL(teacher || student): L_KD of equation 13.
+    r"""Kullback-Leibler divergence of the softened predictions: L_KD of equation 13 of SeRKD (arXiv:2503.21269).
 
-    Choices: equation 13 sums over images; as everywhere in the field, and as for the paper's other losses, this is the mean
-    over the batch. The result is multiplied by tau^2 [1], which keeps the size of the gradient when tau changes; the paper
-    names no factor, and at tau = 1 both readings agree.
+    .. math::
+        \mathcal L_{KD} = \frac{\tau^2}{B} \sum_b \mathrm{KL}\Big(
+            \mathrm{softmax}(l_t / \tau) \,\Big\Vert\, \mathrm{softmax}(l_s / \tau)\Big)
+
+    Choices: equation 13 sums over images; this is the mean over the batch, as is usual and as for the paper's other losses.
+    The factor tau^2 (KD, Hinton et al., arXiv:1503.02531) keeps the size of the gradient when tau changes; the paper names
+    no factor, and at tau = 1 both readings agree.
 
     Args:
-        tau: Temperature that divides both logits.
-        loss_weight: The paper's lambda_K, 1 in its experiments (Table VII).
+        tau: Temperature that divides both logits. Default: 1.0.
+        loss_weight: The paper's lambda_K, 1 in its experiments (Table VII). Default: 1.0.
 
     Raises:
         ValueError: ``tau`` is not a positive finite number, or ``loss_weight`` is negative.
@@ -64,13 +68,13 @@ class LogitKLLoss(LogitLoss):
 
 @MODELS.register_module()
 class HardLabelLoss(LogitLoss):
-    """Cross-entropy with the class that the teacher predicts: DeiT's hard distillation [24, equation 3].
+    """Cross-entropy with the class that the teacher predicts: hard distillation (DeiT, arXiv:2012.12877, equation 3).
 
     With Mixup or CutMix the teacher predicts one class for the mixed image, as in DeiT. DeiT halves both this loss and the
-    student's own; here ``loss_weight`` says it for this one.
+    student's own: set ``loss_weight=0.5`` here, and in the student's head.
 
     Args:
-        loss_weight: Factor of the loss.
+        loss_weight: Factor of the loss. Default: 1.0.
     """
 
     def divergence(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:

@@ -2,37 +2,37 @@ import torch
 import torch.nn.functional as F
 from mmengine.dist import all_gather, get_world_size
 from mmpretrain.registry import MODELS
+from torch import nn
 
+from ..lazy_layers import build_on_first_input
 from ..ops.precision import at_least_float32, autocast_off
 from .base_loss import BaseDistillationLoss, check_tau
-from .lazy_linear import lazy_linear
 
 
 @MODELS.register_module()
 class RRDLoss(BaseDistillationLoss):
-    """Relational Representation Distillation (arXiv 2407.12073): relations to a memory of the teacher's past embeddings.
+    """Relational Representation Distillation (RRD, arXiv:2407.12073): relations to the teacher's past embeddings.
 
-    Each image's pooled features are mapped linearly to ``embed_dim`` and normalised, giving z_s and z_t. A first-in,
-    first-out queue holds the teacher's last ``queue_size`` embeddings, those of this batch among them. With
+    Each image's pooled features are mapped linearly to ``embed_dim`` channels and normalized to z_s and z_t. A first-in,
+    first-out queue holds the teacher's last ``queue_size`` embeddings, including those of this batch. With
     p = softmax(z . queue / tau) on either side, the loss is the cross-entropy of p_s against p_t, averaged over the batch.
 
-    Choices: while the queue is not yet full, only what has entered it is compared with, where other memories start with
-    random vectors. The teacher's map stays as it was initialised and gets no gradient. On several ranks each enqueues the
-    embeddings of all, in the order of the ranks, so that all queues are the same; batches may differ in size, also from
-    rank to rank (for this the sizes are exchanged, which waits for the device once a step, on several ranks only). In
-    evaluation mode the queue stays as it is.
+    Choices: while the queue is not full, only the embeddings that have entered it are compared with; other implementations
+    start with random vectors. The teacher's linear layer stays as it was initialized. With several ranks, each enqueues the
+    embeddings of all ranks in rank order, so all queues are equal. Batch sizes may differ between ranks; exchanging them
+    synchronizes with the device once a step, with several ranks only. In evaluation mode the queue does not change.
 
-    Maps and queue are saved under ``distill.``: a resumed run continues exactly.
+    Linear layers and queue are saved under ``distill.``, so resuming is exact.
 
     Args:
-        queue_size: Number K of the teacher's embeddings that are remembered.
-        embed_dim: Width of the embeddings.
-        tau_student: Temperature of the student's relations, the sharper one.
-        tau_teacher: Temperature of the teacher's relations.
-        loss_weight: Factor of the loss.
+        queue_size: Number K of the teacher's embeddings in the queue. Default: 16384.
+        embed_dim: Channels of the embeddings. Default: 128.
+        tau_student: Temperature of the student's relations, the sharper one. Default: 0.02.
+        tau_teacher: Temperature of the teacher's relations. Default: 0.1.
+        loss_weight: Factor of the loss. Default: 1.0.
 
     Raises:
-        ValueError: A size is not a positive integer, or a temperature not a positive number.
+        ValueError: A size is not a positive integer, or a temperature is not a positive number.
     """
 
     def __init__(
@@ -56,10 +56,10 @@ class RRDLoss(BaseDistillationLoss):
         self.register_buffer('num_enqueued', torch.zeros((), dtype=torch.long))
 
     def compare(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        """Features ``(B, C_s)`` against ``(B, C_t)``; tokens ``(B, L, C)`` and maps ``(B, C, H, W)`` are averaged first.
+        """Compare features ``(B, C_s)`` with ``(B, C_t)``; tokens ``(B, L, C)`` and maps ``(B, C, H, W)`` are averaged.
 
         Raises:
-            ValueError: The batches differ, or a width is not that of the first call.
+            ValueError: The batch sizes differ, or a width differs from that of the first call.
         """
         student, teacher = _pooled(student), _pooled(teacher)
         if student.shape[0] != teacher.shape[0]:
@@ -67,28 +67,32 @@ class RRDLoss(BaseDistillationLoss):
                 f'RRDLoss compares the same images, but got {student.shape[0]} of the student and {teacher.shape[0]} of '
                 'the teacher'
             )
-        student_map = lazy_linear(self, 'student_map', student, self.embed_dim)
-        teacher_map = lazy_linear(self, 'teacher_map', teacher, self.embed_dim).requires_grad_(False)
+        student_map, teacher_map = self._linear('student_map', student), self._linear('teacher_map', teacher)
+        teacher_map.requires_grad_(False)
         with autocast_off(student):
             student, teacher = F.normalize(student_map(student)), F.normalize(teacher_map(teacher))
-            memory, unused = self._remember(teacher)
+            memory, unused = self._enqueue(teacher)
             student_scores = (student @ memory.T / self.tau_student).masked_fill(unused, -torch.inf)
             teacher_scores = (teacher @ memory.T / self.tau_teacher).masked_fill(unused, -torch.inf)
         student_log_prob = student_scores.log_softmax(dim=1).masked_fill(unused, 0.0)
         return -(teacher_scores.softmax(dim=1) * student_log_prob).sum(dim=1).mean()
 
+    def _linear(self, name: str, features: torch.Tensor) -> nn.Module:
+        """The linear layer of one side, from ``(B, C)`` to ``(B, embed_dim)``."""
+        return build_on_first_input(self, name, features, (features.shape[1], self.embed_dim), nn.Linear)
+
     @torch.no_grad()
-    def _remember(self, embeddings: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The queue ``(K, embed_dim)`` after this batch has entered it, and which of its places ``(K,)`` are unused."""
+    def _enqueue(self, embeddings: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the queue ``(K, embed_dim)`` after this batch has entered it, and a mask of its unused slots ``(K,)``."""
         if self.training:
             embeddings = _gather(embeddings)
         queue, num_enqueued = self.queue.clone(), self.num_enqueued + len(embeddings)
         size = len(queue)
         newest = embeddings[-size:].to(queue)
-        places = torch.arange(-len(newest), 0, device=queue.device) + num_enqueued
-        queue[places % size] = newest
+        slots = torch.arange(-len(newest), 0, device=queue.device) + num_enqueued
+        queue[slots % size] = newest
         if self.training:
-            self.queue[places % size] = newest
+            self.queue[slots % size] = newest
             self.num_enqueued.copy_(num_enqueued)
         return queue.to(embeddings), torch.arange(size, device=queue.device) >= num_enqueued
 
@@ -111,7 +115,7 @@ def _pooled(feature: torch.Tensor) -> torch.Tensor:
 
 
 def _gather(embeddings: torch.Tensor) -> torch.Tensor:
-    """The embeddings of all ranks, rank by rank."""
+    """Gather the embeddings of all ranks, in rank order."""
     if get_world_size() == 1:
         return embeddings
     sizes = torch.cat(all_gather(torch.tensor([len(embeddings)], device=embeddings.device))).tolist()

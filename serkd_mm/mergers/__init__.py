@@ -1,4 +1,4 @@
-"""Mergers turn a token grid ``(B, C, H, W)`` into merged tokens ``(B, M, C)``, the ones that relations are taken between."""
+"""Mergers: a token grid ``(B, C, H, W)`` to a smaller one ``(B, C, h, w)``, whose tokens the relation losses compare."""
 
 from .cell_mergers import AvgPoolMerger, MaxPoolMerger
 from .identity_merger import IdentityMerger

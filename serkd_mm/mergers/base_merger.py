@@ -5,20 +5,29 @@ from torch import nn
 
 
 class BaseMerger(nn.Module, metaclass=ABCMeta):
-    """What every merger offers: merged tokens, and who went where."""
+    """Base class of mergers: a token grid in, a smaller token grid out.
+
+    Student and teacher share the merger of a view, so it must not have parameters; what learns is a refiner.
+    """
 
     @abstractmethod
-    def associate(self, grid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Merged tokens ``(B, M, C)`` and the association ``(B, H*W, M)`` of tokens to them, rows summing to 1.
+    def forward(self, grid: torch.Tensor) -> torch.Tensor:
+        """Merge the tokens of a grid.
 
         Args:
             grid: Token grid ``(B, C, H, W)``.
+
+        Returns:
+            The merged grid ``(B, C, h, w)``.
         """
 
     @abstractmethod
-    def grid_shape(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns in which the merged tokens of a grid of ``height`` x ``width`` tokens lie."""
+    def associate(self, grid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Merge the tokens of a grid, and return the token-to-merged-token association too.
 
-    def forward(self, grid: torch.Tensor) -> torch.Tensor:
-        """Merged tokens ``(B, M, C)`` of a token grid ``(B, C, H, W)``."""
-        return self.associate(grid)[0]
+        Args:
+            grid: Token grid ``(B, C, H, W)``.
+
+        Returns:
+            The merged grid ``(B, C, h, w)`` and the association ``(B, H*W, h*w)``, rows summing to 1.
+        """

@@ -1,11 +1,12 @@
-"""Pure tensor functions: the mathematics of SeRKD and SEKD, readable in one place.
+"""Pure tensor functions: the mathematics of SeRKD and SEKD in one place.
 
-Nothing here knows a config, a registry or a module. Shapes use B images, N = H x W tokens, C channels and M superpixels;
-L stands for the number of tokens a relation is taken between.
+No function here depends on a config, a registry or a module. Shapes use B images, N = H x W tokens, C channels and M
+superpixels; L is the number of tokens that a relation loss compares. :mod:`serkd_mm.ops.reference` has the paper's own form.
 """
 
+from .angle_relation import angle_relation_loss
 from .cells import OutputGrid, average_cells, cell_of_token, maximum_cells, superpixel_grid
-from .channel_graphs import (
+from .channel_graph import (
     channel_attention,
     edge_difference,
     spectral_difference,
@@ -13,7 +14,7 @@ from .channel_graphs import (
     unit_vertices,
     vertex_difference,
 )
-from .relations import angle_relation_loss, distance_relation_loss
+from .distance_relation import distance_relation_loss, normalized_distances
 from .superpixels import associate_superpixels, superpixel_tokens
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     'distance_relation_loss',
     'edge_difference',
     'maximum_cells',
+    'normalized_distances',
     'spectral_difference',
     'spectral_embedding',
     'superpixel_grid',

@@ -1,17 +1,23 @@
-"""Cells: how a token grid ``(B, C, H, W)`` is divided, and what each cell starts as."""
+"""Cells: how a token grid ``(B, C, H, W)`` is divided, and the average or maximum of each cell."""
 
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
+from .sizes import height_and_width
+
 
 @dataclass(frozen=True)
 class OutputGrid:
-    """Cells by their number instead of their size: student and teacher of different resolution get equally many.
+    """Cells given by their number instead of their size, so that any two grids yield the same number of cells.
 
-    Given wherever a cell is. A grid that the number does not divide has the overlapping cells of adaptive pooling, and a
-    token's own cell is the one that its centre lies in.
+    It may be used wherever a cell is. If the number does not divide a grid, the cells overlap as in adaptive pooling, and a
+    token's own cell is the one that contains its center.
+
+    Attributes:
+        rows: Number of cells along the height.
+        columns: Number of cells along the width.
     """
 
     rows: int
@@ -21,8 +27,24 @@ class OutputGrid:
 Cell = int | tuple[int, int] | OutputGrid
 
 
+def cell_from_settings(
+    size: int | tuple[int, int], grid: int | tuple[int, int] | None, name: str = 'cell'
+) -> tuple[int, int] | OutputGrid:
+    """Read the two settings of a component: the size of a cell or, if ``grid`` is given, the number of cells.
+
+    Args:
+        size: Tokens per cell, one number or (height, width).
+        grid: Rows and columns of cells, one number or both, instead of ``size``.
+        name: Name of the setting ``size``, for messages.
+
+    Raises:
+        ValueError: A side is not a positive integer.
+    """
+    return height_and_width(size, name) if grid is None else OutputGrid(*height_and_width(grid, 'grid'))
+
+
 def superpixel_grid(height: int, width: int, cell: Cell) -> tuple[int, int]:
-    """Rows and columns of superpixels that cells of ``cell`` tokens make of a grid; an incomplete cell counts.
+    """Compute the rows and columns of cells in a grid; an incomplete cell counts.
 
     Raises:
         ValueError: A side of the cell is not a positive integer, or is larger than the grid.
@@ -31,65 +53,51 @@ def superpixel_grid(height: int, width: int, cell: Cell) -> tuple[int, int]:
         if cell.rows > height or cell.columns > width:
             raise ValueError(f'grid {cell.rows}x{cell.columns} is larger than the token grid {height}x{width}')
         return cell.rows, cell.columns
-    cell_height, cell_width = cell_sides(cell)
+    cell_height, cell_width = height_and_width(cell, 'cell')
     if cell_height > height or cell_width > width:
         raise ValueError(f'cell {cell_height}x{cell_width} is larger than the token grid {height}x{width}')
     return -(-height // cell_height), -(-width // cell_width)
 
 
-def as_cell(cell: int | tuple[int, int], grid: int | tuple[int, int] | None) -> tuple[int, int] | OutputGrid:
-    """What mergers are told as the cell: its size, or where ``grid`` is given, the number of cells.
-
-    Raises:
-        ValueError: A side is not a positive integer.
-    """
-    return cell_sides(cell) if grid is None else OutputGrid(*cell_sides(grid, 'grid'))
-
-
-def cell_sides(cell: int | tuple[int, int], name: str = 'cell') -> tuple[int, int]:
-    """The cell as (height, width), in tokens.
-
-    Raises:
-        ValueError: A side is not a positive integer; the message calls it by its ``name``.
-    """
-    sides = tuple(cell) if isinstance(cell, (tuple, list)) else (cell, cell)
-    if len(sides) != 2 or any(not isinstance(side, int) or isinstance(side, bool) or side < 1 for side in sides):
-        raise ValueError(f'{name} must be a positive integer or a pair of them, but got {cell!r}')
-    return sides
-
-
 def cell_of_token(height: int, width: int, cell: Cell, device: torch.device | None = None) -> torch.Tensor:
-    """Index of the cell each token lies in, ``(H*W,)`` of int64, row by row."""
+    """Compute the index of each token's own cell, ``(H*W,)`` of int64, row by row."""
     rows, columns = superpixel_grid(height, width, cell)
     row, column = torch.arange(height, device=device), torch.arange(width, device=device)
     if isinstance(cell, OutputGrid):
         row, column = (2 * row + 1) * rows // (2 * height), (2 * column + 1) * columns // (2 * width)
     else:
-        cell_height, cell_width = cell_sides(cell)
+        cell_height, cell_width = height_and_width(cell, 'cell')
         row, column = row // cell_height, column // cell_width
     return (row[:, None] * columns + column[None, :]).flatten()
 
 
 def average_cells(grid: torch.Tensor, cell: Cell) -> torch.Tensor:
-    """Average of each cell, ``(B, C, rows, columns)`` for a grid ``(B, C, H, W)``: the initial superpixels S^0 of the paper.
+    """Average each cell: the initial superpixels S^0 of the paper.
 
     A grid that the cell does not divide is padded at the bottom and right by replication, never cropped.
+
+    Args:
+        grid: Tokens ``(B, C, H, W)``.
+        cell: Tokens per cell, or an :class:`OutputGrid`.
+
+    Returns:
+        ``(B, C, rows, columns)``.
     """
     if isinstance(cell, OutputGrid):
         return F.adaptive_avg_pool2d(grid, superpixel_grid(*grid.shape[-2:], cell))
-    return F.avg_pool2d(whole_cells(grid, cell), cell_sides(cell))
+    return F.avg_pool2d(pad_to_whole_cells(grid, cell), height_and_width(cell, 'cell'))
 
 
 def maximum_cells(grid: torch.Tensor, cell: Cell) -> torch.Tensor:
-    """Channel-wise maximum of each cell, ``(B, C, rows, columns)``; padded as :func:`average_cells`."""
+    """Compute the maximum of each channel in each cell; arguments, padding and result as in :func:`average_cells`."""
     if isinstance(cell, OutputGrid):
         return F.adaptive_max_pool2d(grid, superpixel_grid(*grid.shape[-2:], cell))
-    return F.max_pool2d(whole_cells(grid, cell), cell_sides(cell))
+    return F.max_pool2d(pad_to_whole_cells(grid, cell), height_and_width(cell, 'cell'))
 
 
-def whole_cells(grid: torch.Tensor, cell: int | tuple[int, int]) -> torch.Tensor:
-    """The grid padded at the bottom and right by replication until the cell divides it."""
-    (cell_height, cell_width), (height, width) = cell_sides(cell), grid.shape[-2:]
+def pad_to_whole_cells(grid: torch.Tensor, cell: int | tuple[int, int]) -> torch.Tensor:
+    """Pad a grid at the bottom and right by replication until the cell divides it."""
+    (cell_height, cell_width), (height, width) = height_and_width(cell, 'cell'), grid.shape[-2:]
     rows, columns = superpixel_grid(height, width, cell)
     padding = (0, columns * cell_width - width, 0, rows * cell_height - height)
     return F.pad(grid, padding, mode='replicate') if any(padding) else grid

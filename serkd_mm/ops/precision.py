@@ -1,4 +1,4 @@
-"""The rules about number formats that the operations share."""
+"""Rules about dtypes that the operations share."""
 
 import torch
 
@@ -9,10 +9,10 @@ def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def most_exact(tensor: torch.Tensor) -> torch.dtype:
-    """Float64, where the device of ``tensor`` has it: Apple's GPUs do not."""
+    """Choose float64, or float32 on Apple's GPUs, which do not support float64."""
     return torch.float32 if tensor.device.type == 'mps' else torch.float64
 
 
 def autocast_off(tensor: torch.Tensor) -> torch.autocast:
-    """A context in which matrix products keep the format of their inputs, on the device of ``tensor``."""
+    """Create a context in which matrix products keep the dtype of their inputs, on the device of ``tensor``."""
     return torch.autocast(tensor.device.type, enabled=False)

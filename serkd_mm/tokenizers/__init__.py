@@ -1,8 +1,9 @@
-"""Tokenizers turn a tapped feature into a token grid ``(B, C, H, W)``."""
+"""Tokenizers: a tapped feature to a token grid ``(B, C, H, W)``."""
 
 from .conv_tokenizer import ConvTokenizer
+from .feature import Feature
 from .grid_tokenizer import GridTokenizer
 from .patch_tokenizer import PatchTokenizer
 from .pool_tokenizer import PoolTokenizer
 
-__all__ = ['ConvTokenizer', 'GridTokenizer', 'PatchTokenizer', 'PoolTokenizer']
+__all__ = ['ConvTokenizer', 'Feature', 'GridTokenizer', 'PatchTokenizer', 'PoolTokenizer']

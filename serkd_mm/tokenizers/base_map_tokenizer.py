@@ -2,51 +2,50 @@ from abc import abstractmethod
 
 import torch
 
-from ..ops.cells import cell_sides
+from ..ops.cells import OutputGrid, cell_from_settings
 from .base_tokenizer import BaseTokenizer
+from .feature import Feature
 
 
 class BaseMapTokenizer(BaseTokenizer):
-    """Tokens of a CNN: one of each window of a feature map (paper, equation 9).
+    """Tokens of a CNN: one for each window of a feature map, equation 9 (SeRKD, arXiv:2503.21269, section IV-A.2).
 
     Args:
         window: The tokenizing window H_p x W_p in positions of the map, one number or (height, width); also the stride. A
-            map that it does not divide is padded at the bottom and right by replication.
+            map that it does not divide is padded at the bottom and right by replication. Default: 1.
+        grid: Rows and columns of tokens, one number or both, instead of ``window``, which then follows from each map: one
+            setting for stages of different resolution. Default: None.
 
     Raises:
-        ValueError: ``window`` is not made of positive integers.
+        ValueError: ``window`` or ``grid`` is not made of positive integers.
     """
 
-    def __init__(self, window: int | tuple[int, int] = 1) -> None:
+    def __init__(self, window: int | tuple[int, int] = 1, grid: int | tuple[int, int] | None = None) -> None:
         super().__init__()
-        self.window = cell_sides(window)
+        self.window: tuple[int, int] | OutputGrid = cell_from_settings(window, grid, 'window')
 
     @abstractmethod
     def tokenize(self, feature: torch.Tensor) -> torch.Tensor:
-        """The token grid ``(B, C, H / H_p, W / W_p)`` of a feature map ``(B, C, H, W)``."""
+        """Compute the token grid ``(B, C, rows, columns)`` of a feature map ``(B, C, H, W)``."""
 
-    def forward(
-        self,
-        feature: torch.Tensor,
-        image_size: tuple[int, int] | None = None,
-        num_extra_tokens: int | None = None,
-    ) -> torch.Tensor:
-        """The token grid of a feature map.
+    def forward(self, feature: Feature) -> torch.Tensor:
+        """Tokenize a feature map.
 
         Args:
-            feature: Output of a stage, ``(B, C, H, W)``.
-            image_size: Not needed: a map has its own proportions.
-            num_extra_tokens: Not needed: a map has none.
+            feature: Output of a stage; its tensor is ``(B, C, H, W)``.
+
+        Returns:
+            The token grid ``(B, C, rows, columns)``.
 
         Raises:
-            ValueError: ``feature`` is not 4-D, or smaller than the window.
+            ValueError: The tensor is not 4-D, or smaller than the window or the grid.
         """
-        if feature.ndim != 4:
+        if feature.tensor.ndim != 4:
             raise ValueError(
                 f'{type(self).__name__} reads the feature map (B, C, H, W) of a stage, '
-                f'but the tap gave shape {tuple(feature.shape)}'
+                f'but the tap has shape {tuple(feature.tensor.shape)}'
             )
-        return self.tokenize(feature)
+        return self.tokenize(feature.tensor)
 
     def extra_repr(self) -> str:
         return f'window={self.window}'

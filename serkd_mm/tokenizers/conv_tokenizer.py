@@ -2,41 +2,64 @@ import torch
 from mmpretrain.registry import MODELS
 from torch import nn
 
-from ..ops.cells import whole_cells
+from ..lazy_layers import build_on_first_input
+from ..ops.cells import OutputGrid, pad_to_whole_cells
 from ..ops.precision import at_least_float32
 from .base_map_tokenizer import BaseMapTokenizer
+from .pool_tokenizer import PoolTokenizer
 
 
 @MODELS.register_module()
 class ConvTokenizer(BaseMapTokenizer):
-    """Tokens of a CNN by a strided convolution, kernel and stride being the window (paper, Table II).
+    """Tokens of a CNN by a strided convolution, kernel and stride being the window (SeRKD, arXiv:2503.21269, Table II).
 
-    Channels stay as they are; they are found at the first call, which the distiller makes while it is built. The
-    convolution starts as average pooling. It is learned on the student's side; the paper detaches the teacher's, which
-    therefore stays average pooling (the paper gives no initial value, and a random one would blur what the teacher knows).
+    The convolution keeps the number of channels, is built at the first call and starts as average pooling: the paper gives
+    no initial value, and a random one would blur the features. It learns on the student's side. The paper detaches the
+    teacher's, which therefore stays average pooling: the teacher's side pools.
 
     Args:
-        window: Positions per token, one number or (height, width).
+        window: Positions per token, one number or (height, width). Default: 1.
+        grid: Rows and columns of tokens, instead of ``window``. The window is that of the first map, which the grid must
+            divide. Default: None.
 
     Raises:
-        ValueError: ``window`` is not made of positive integers.
+        ValueError: ``window`` or ``grid`` is not made of positive integers.
     """
 
-    def __init__(self, window: int | tuple[int, int] = 1) -> None:
-        super().__init__(window)
+    def __init__(self, window: int | tuple[int, int] = 1, grid: int | tuple[int, int] | None = None) -> None:
+        super().__init__(window, grid)
         self.register_module('conv', None)
 
     def tokenize(self, feature: torch.Tensor) -> torch.Tensor:
-        feature = whole_cells(at_least_float32(feature), self.window)
-        if self.conv is None:
-            self.conv = self._averaging(feature.shape[1]).to(feature)
-        return self.conv(feature)
+        window = self._window_of(feature)
+        feature = pad_to_whole_cells(at_least_float32(feature), window)
+        conv = build_on_first_input(self, 'conv', feature, (feature.shape[1], *window), _averaging_conv)
+        return conv(feature)
 
-    def _averaging(self, channels: int) -> nn.Conv2d:
-        """A convolution of ``channels`` to ``channels`` that averages each window."""
-        conv = nn.Conv2d(channels, channels, self.window, self.window)
-        with torch.no_grad():
-            average = 1 / (self.window[0] * self.window[1])
-            conv.weight.copy_(torch.eye(channels)[:, :, None, None].mul(average).expand_as(conv.weight))
-            conv.bias.zero_()
-        return conv
+    def for_teacher(self) -> PoolTokenizer:
+        """Return average pooling over the same windows."""
+        pool = PoolTokenizer('avg')
+        pool.window = self.window
+        return pool
+
+    def _window_of(self, feature: torch.Tensor) -> tuple[int, int]:
+        """The window, from the map if the setting is the number of tokens."""
+        if not isinstance(self.window, OutputGrid):
+            return self.window
+        (height, width), grid = feature.shape[-2:], self.window
+        if height % grid.rows or width % grid.columns:
+            raise ValueError(
+                f'grid {grid.rows}x{grid.columns} does not divide the map {height}x{width}, and a convolution needs whole '
+                'windows: set window= or another grid='
+            )
+        return height // grid.rows, width // grid.columns
+
+
+def _averaging_conv(channels: int, *window: int) -> nn.Conv2d:
+    """A convolution of ``channels`` to ``channels`` that averages each window."""
+    conv = nn.Conv2d(channels, channels, window, window)
+    with torch.no_grad():
+        average = torch.eye(channels)[:, :, None, None] / (window[0] * window[1])
+        conv.weight.copy_(average.expand_as(conv.weight))
+        conv.bias.zero_()
+    return conv

@@ -1,6 +1,7 @@
 import torch
 from mmpretrain.registry import MODELS
 
+from .feature import Feature
 from .patch_tokenizer import PatchTokenizer
 
 
@@ -8,40 +9,34 @@ from .patch_tokenizer import PatchTokenizer
 class GridTokenizer(PatchTokenizer):
     """Any backbone's feature as a grid: a transformer's tokens as :class:`PatchTokenizer`, a feature map as it is.
 
-    For pairs of different kinds, a CNN and a transformer, in one view.
+    Use it when one side of a view is a CNN and the other a transformer.
 
     Args:
-        num_extra_tokens: As for :class:`PatchTokenizer`.
+        num_extra_tokens: As for :class:`PatchTokenizer`. Default: None.
     """
 
-    def forward(
-        self,
-        feature: torch.Tensor,
-        image_size: tuple[int, int] | None = None,
-        num_extra_tokens: int | None = None,
-    ) -> torch.Tensor:
-        """The token grid of tokens or of a map.
+    def forward(self, feature: Feature) -> torch.Tensor:
+        """Lay out tokens or a map as a grid.
 
         Args:
-            feature: Tokens ``(B, extra + H*W, C)``, or a map ``(B, C, H, W)`` or ``(B, H, W, C)``.
-            image_size: Height and width of the image in pixels, for its proportions; square by default.
-            num_extra_tokens: What the backbone says of its extra tokens.
+            feature: Its tensor is tokens ``(B, extra + H*W, C)``, or a map ``(B, C, H, W)`` or ``(B, H, W, C)``.
 
         Returns:
-            The token grid ``(B, C, H, W)``, a view of ``feature``.
+            The token grid ``(B, C, H, W)``, a view of the tensor.
 
         Raises:
-            ValueError: ``feature`` is neither, or its tokens make no grid of the image's proportions.
+            ValueError: The tensor is neither, or its tokens form no grid with the aspect ratio of the image.
         """
-        if feature.ndim != 4:
-            return super().forward(feature, image_size, num_extra_tokens)
-        return feature.movedim(3, 1) if self._channels_are_last(feature, image_size or (1, 1)) else feature
+        tensor = feature.tensor
+        if tensor.ndim != 4:
+            return super().forward(feature)
+        return tensor.movedim(3, 1) if self._channels_are_last(tensor, feature.image_size or (1, 1)) else tensor
 
     @staticmethod
-    def _channels_are_last(feature: torch.Tensor, image_size: tuple[int, int]) -> bool:
-        """Whether the first two sides have the image's proportions, and the last two have not."""
+    def _channels_are_last(tensor: torch.Tensor, image_size: tuple[int, int]) -> bool:
+        """Whether the aspect ratio of the image is that of the first two sides rather than of the last two."""
 
-        def off(height: int, width: int) -> float:
+        def mismatch(height: int, width: int) -> float:
             return abs(height * image_size[1] - width * image_size[0])
 
-        return off(*feature.shape[1:3]) < off(*feature.shape[2:4])
+        return mismatch(*tensor.shape[1:3]) < mismatch(*tensor.shape[2:4])

@@ -4,15 +4,19 @@ import torch
 from mmpretrain.registry import MODELS
 
 from .base_tokenizer import BaseTokenizer
+from .feature import Feature
 
 
 @MODELS.register_module()
 class PatchTokenizer(BaseTokenizer):
-    """Patch tokens of a vision transformer as a grid; class and distillation tokens are removed (paper, section V-A).
+    """Patch tokens of a vision transformer as a grid, without class and distillation tokens (SeRKD, section V-A).
 
     Args:
-        num_extra_tokens: Leading tokens that are no patches. By default the backbone's own ``num_extra_tokens``, which
-            the distiller passes on; for a backbone that names none, as few as leave a grid of the image's proportions.
+        num_extra_tokens: Number of leading tokens that are not patches. Default: None, which takes the backbone's
+            ``num_extra_tokens``; if it has none, the smallest number that leaves a grid of the image's aspect ratio.
+
+    Raises:
+        ValueError: ``num_extra_tokens`` is negative.
     """
 
     def __init__(self, num_extra_tokens: int | None = None) -> None:
@@ -21,44 +25,38 @@ class PatchTokenizer(BaseTokenizer):
             raise ValueError(f'num_extra_tokens must not be negative, but got {num_extra_tokens}')
         self.num_extra_tokens = num_extra_tokens
 
-    def forward(
-        self,
-        feature: torch.Tensor,
-        image_size: tuple[int, int] | None = None,
-        num_extra_tokens: int | None = None,
-    ) -> torch.Tensor:
-        """Drop the extra tokens and lay the patches out as the image is.
+    def forward(self, feature: Feature) -> torch.Tensor:
+        """Remove the extra tokens and lay out the patches as they lie in the image.
 
         Args:
-            feature: Tokens that a transformer block gives, ``(B, extra + H*W, C)``.
-            image_size: Height and width of the image in pixels, for its proportions; square by default.
-            num_extra_tokens: What the backbone says of its extra tokens.
+            feature: Output of a transformer block; its tensor is ``(B, extra + H*W, C)``.
 
         Returns:
-            The token grid ``(B, C, H, W)``, a view of ``feature``.
+            The token grid ``(B, C, H, W)``, a view of the tensor.
 
         Raises:
-            ValueError: ``feature`` is not 3-D, or no grid of the image's proportions has that many patches.
+            ValueError: The tensor is not 3-D, or no grid of the image's aspect ratio has that many patches.
         """
-        if feature.ndim != 3:
+        tokens, image_size = feature.tensor, feature.image_size
+        if tokens.ndim != 3:
             raise ValueError(
                 'PatchTokenizer reads the tokens (B, N, C) of a transformer block, '
-                f'but the tap gave shape {tuple(feature.shape)}'
+                f'but the tap has shape {tuple(tokens.shape)}'
             )
         aspect = 1.0 if image_size is None else image_size[0] / image_size[1]
-        num_extra = num_extra_tokens if self.num_extra_tokens is None else self.num_extra_tokens
-        candidates = range(feature.shape[1]) if num_extra is None else [num_extra]
+        num_extra = feature.num_extra_tokens if self.num_extra_tokens is None else self.num_extra_tokens
+        candidates = range(tokens.shape[1]) if num_extra is None else [num_extra]
         for extra in candidates:
-            shape = _grid_shape(feature.shape[1] - extra, aspect)
+            shape = _rows_and_columns(tokens.shape[1] - extra, aspect)
             if shape is not None:
-                return feature[:, extra:].mT.unflatten(2, shape)
+                return tokens[:, extra:].mT.unflatten(2, shape)
         raise ValueError(
-            f'{feature.shape[1]} tokens, {num_extra} of them extra, make no grid of the proportions of the image '
+            f'{tokens.shape[1]} tokens, {num_extra} of them extra, do not form a grid with the aspect ratio of the image '
             f"{image_size}; set the tokenizer's num_extra_tokens"
         )
 
 
-def _grid_shape(num_patches: int, aspect: float) -> tuple[int, int] | None:
+def _rows_and_columns(num_patches: int, aspect: float) -> tuple[int, int] | None:
     """Height and width with ``height * width == num_patches`` and height / width within one patch of ``aspect``."""
     if num_patches < 1:
         return None

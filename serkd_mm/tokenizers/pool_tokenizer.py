@@ -9,18 +9,22 @@ _MODES = {'avg': average_cells, 'max': maximum_cells}
 
 @MODELS.register_module()
 class PoolTokenizer(BaseMapTokenizer):
-    """Tokens of a CNN by pooling (paper, Table II: Average Pooling, Max Pooling).
+    """Tokens of a CNN by average or max pooling (SeRKD, arXiv:2503.21269, Table II).
 
     Args:
-        mode: 'avg' or 'max'.
-        window: Positions per token, one number or (height, width).
+        mode: 'avg' or 'max'. Default: 'avg'.
+        window: Positions per token, one number or (height, width). Default: 1.
+        grid: Rows and columns of tokens, instead of ``window``. If it does not divide a map, windows overlap as in adaptive
+            pooling. Default: None.
 
     Raises:
-        ValueError: ``mode`` or ``window`` is none of these.
+        ValueError: ``mode`` is another, or ``window`` or ``grid`` is not made of positive integers.
     """
 
-    def __init__(self, mode: str = 'avg', window: int | tuple[int, int] = 1) -> None:
-        super().__init__(window)
+    def __init__(
+        self, mode: str = 'avg', window: int | tuple[int, int] = 1, grid: int | tuple[int, int] | None = None
+    ) -> None:
+        super().__init__(window, grid)
         if mode not in _MODES:
             raise ValueError(f"mode must be 'avg' or 'max', but got {mode!r}")
         self.mode = mode

@@ -1,10 +1,12 @@
-"""Superpixels of one image on both sides of a distillation, in pixels."""
+"""Superpixels of images on both sides of a distillation, in pixels."""
 
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from ..ops import normalized_distances
 
 
 @dataclass(frozen=True)
@@ -13,8 +15,8 @@ class Superpixels:
 
     Attributes:
         labels: The superpixel of each pixel, ``(H, W)`` of int64.
-        relations: Distance between any two superpixel tokens over the mean distance, ``(M, M)``: what equation 10 compares.
-        grid_shape: Rows and columns in which the superpixels lie.
+        relations: Normalized distances between superpixel tokens, ``(M, M)``: what equation 10 compares.
+        grid_shape: Rows and columns of the superpixel grid.
     """
 
     labels: torch.Tensor
@@ -23,9 +25,10 @@ class Superpixels:
 
 
 def pixel_labels(association: torch.Tensor, token_grid: tuple[int, int], image_size: tuple[int, int]) -> torch.Tensor:
-    """The superpixel of each pixel: the one with the largest share, shares taken between tokens by bilinear interpolation.
+    """Assign each pixel to the superpixel with the largest share.
 
-    Interpolating the shares, and not the labels of the tokens, gives smooth boundaries at any size.
+    The shares are interpolated bilinearly between tokens, which gives smooth boundaries at any size; interpolated labels
+    would not.
 
     Args:
         association: Shares of the superpixels in each token, ``(N, M)``.
@@ -39,37 +42,39 @@ def pixel_labels(association: torch.Tensor, token_grid: tuple[int, int], image_s
     return F.interpolate(shares[None], image_size, mode='bilinear', align_corners=False)[0].argmax(dim=0)
 
 
-def relations(tokens: torch.Tensor) -> torch.Tensor:
-    """Distances ``(M, M)`` between tokens ``(M, C)`` over the mean of those between different ones (equation 10)."""
-    distances = torch.cdist(tokens.double(), tokens.double())
-    mean = distances.sum() / max(len(tokens) * (len(tokens) - 1), 1)
-    return distances / mean.clamp_min(torch.finfo(torch.float64).tiny)
-
-
 @torch.no_grad()
-def superpixels_of(distiller: nn.Module, inputs: torch.Tensor, view: str) -> dict[str, list[Superpixels]]:
-    """What a view makes of images, on both sides; the model is left in eval mode.
+def superpixels_of(
+    distiller: nn.Module, inputs: torch.Tensor, view: str, tap: str | None = None
+) -> dict[str, list[Superpixels]]:
+    """Compute the superpixels of a view on both sides; leaves the model in eval mode.
 
     Args:
         distiller: A ``RelationDistiller`` that was built with its teacher.
         inputs: Preprocessed images ``(B, 3, H, W)``.
         view: Name of a view that a loss reads.
+        tap: Name of a tap of the view. Default: None, the view's first.
 
     Returns:
         The superpixels of each image by side, 'student' and 'teacher'.
     """
     distiller.eval()
-    size, view = tuple(inputs.shape[-2:]), distiller.distill.views[view]
-    teacher = distiller.teacher(inputs)[view.tap]
-    with distiller.student_taps.record(size) as student:
-        distiller.student(inputs, mode='tensor')
-    sides = {'student': (view.student, student[view.tap]), 'teacher': (view.teacher, teacher)}
-    return {name: _of_side(side.associate(feature), size) for name, (side, feature) in sides.items()}
+    objective, (student, teacher) = distiller.distill, distiller.extract_features(inputs)
+    chosen = objective.views[view]
+    tap = chosen.taps[0] if tap is None else tap
+    student_grid, teacher_grid = objective.tokenizers[chosen.tokenizer_of[tap]](student[tap], teacher[tap])
+    merged, association = chosen.merger.associate(student_grid)
+    image_size, token_grid = tuple(inputs.shape[-2:]), student_grid.shape[-2:]
+    sides = {'student': _of_side(chosen.refine(tap, merged), association, token_grid, image_size)}
+    sides['teacher'] = _of_side(*chosen.merger.associate(teacher_grid), teacher_grid.shape[-2:], image_size)
+    return sides
 
 
-def _of_side(associated: tuple, image_size: tuple[int, int]) -> list[Superpixels]:
-    tokens, association, token_grid, grid_shape = associated
+def _of_side(
+    merged: torch.Tensor, association: torch.Tensor, token_grid: tuple[int, int], image_size: tuple[int, int]
+) -> list[Superpixels]:
+    """Superpixels of each image from the merged grid ``(B, C, h, w)`` and the association ``(B, N, M)``."""
+    relations = normalized_distances(merged.flatten(2).mT.double()).cpu()
     return [
-        Superpixels(pixel_labels(shares, token_grid, image_size).cpu(), relations(of_image).cpu(), grid_shape)
-        for of_image, shares in zip(tokens, association, strict=True)
+        Superpixels(pixel_labels(shares, token_grid, image_size).cpu(), distances, tuple(merged.shape[-2:]))
+        for shares, distances in zip(association, relations, strict=True)
     ]

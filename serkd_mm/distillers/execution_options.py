@@ -1,4 +1,4 @@
-"""How a model runs, without a change of what it computes: compiled, and in the memory format that convolutions like."""
+"""How a model is executed: compilation and memory format, which do not change its results."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from .config_errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Acceleration:
+class ExecutionOptions:
     """The settings ``compile`` and ``channels_last`` of a student or a teacher.
 
     Attributes:
         key: Config key of the model's settings, for messages.
-        compile: What ``torch.compile`` is told beside what to compile; None leaves the model as it is.
-        channels_last: Whether weights of convolutions lie channels last, and with them the maps between them.
+        compile: Arguments of ``torch.compile``; None does not compile.
+        channels_last: Whether weights of convolutions, and so the maps between them, are in channels-last format.
     """
 
     key: str
@@ -27,11 +27,11 @@ class Acceleration:
     channels_last: bool
 
     @classmethod
-    def of(cls, config: Mapping, key: str) -> 'Acceleration':
-        """Read the settings: ``compile`` is a bool or, as for mmengine's runner, a dict for ``torch.compile``.
+    def from_config(cls, config: Mapping, key: str) -> 'ExecutionOptions':
+        """Read the settings: ``compile`` is a bool or, as for mmengine's runner, a dict of arguments of ``torch.compile``.
 
         Raises:
-            ConfigError: A setting is of another type.
+            ConfigError: A setting has the wrong type.
         """
         compiling, channels_last = config.get('compile', False), config.get('channels_last', False)
         if not isinstance(compiling, (bool, Mapping)):
@@ -41,28 +41,28 @@ class Acceleration:
         settings = dict(compiling) if isinstance(compiling, Mapping) else {} if compiling else None
         return cls(key, settings, channels_last)
 
-    def lay_out(self, model: nn.Module) -> None:
-        """Lay the model's weights out as ``channels_last`` says; its convolutions then do so with maps."""
+    def apply_memory_format(self, model: nn.Module) -> None:
+        """Convert the model's weights to channels last if the setting is on; its convolutions then convert the maps."""
         if self.channels_last:
             model.to(memory_format=torch.channels_last)
 
     def compile_backbone(self, model: nn.Module, tapped: Collection[nn.Module]) -> None:
-        """Compile the backbone as ``compile`` says, in pieces as large as the taps allow; happens at their first run.
+        """Compile the backbone if the setting is on, in parts as large as the taps allow, at their first run.
 
-        Hooks, which taps are, can not look into what is compiled: a piece holds no tapped module unless it is one.
+        Taps are hooks, which do not run inside compiled code: a compiled part contains no tapped module unless it is one.
 
         Args:
             model: The student or the teacher.
-            tapped: Modules whose outputs are collected.
+            tapped: The tapped modules.
 
         Raises:
-            ConfigError: The model has no backbone, or ``torch.compile`` knows a setting not.
+            ConfigError: The model has no backbone, or ``torch.compile`` rejects a setting.
         """
         if self.compile is None:
             return
         if not isinstance(getattr(model, 'backbone', None), nn.Module):
-            raise ConfigError(f'{self.key}.compile: {type(model).__name__} has no backbone that could be compiled')
-        _use_numbers_of_python(model.backbone)
+            raise ConfigError(f'{self.key}.compile: {type(model).__name__} has no backbone to compile')
+        _replace_numpy_scalars(model.backbone)
         try:
             _compile(model.backbone, set(tapped), self.compile)
         except (TypeError, RuntimeError) as error:
@@ -70,19 +70,19 @@ class Acceleration:
 
 
 def _compile(module: nn.Module, tapped: set[nn.Module], settings: dict[str, Any]) -> None:
-    """Compile a module, or its children where a tap is among what it holds, or where it has no forward of its own."""
+    """Compile a module, or its children if one of them is tapped or if the module has no forward of its own."""
     holds_tap = any(inner in tapped for inner in module.modules() if inner is not module)
     if holds_tap or isinstance(module, (nn.ModuleList, nn.ModuleDict)):
         for child in module.children():
             _compile(child, tapped, settings)
-    elif next(module.children(), None) is not None:  # A single layer has nothing that could be fused.
-        # A method, and not the module's own compile(): a copy of the module (an EMA model) binds it to itself, and hooks
+    elif next(module.children(), None) is not None:  # In a single layer there is nothing to fuse.
+        # A bound method instead of module.compile(): a copy of the module (an EMA model) runs its own weights, and hooks
         # stay outside.
-        module.forward = MethodType(torch.compile(_piece(type(module).forward), **settings), module)
+        module.forward = MethodType(torch.compile(_separate_function(type(module).forward), **settings), module)
 
 
-def _piece(forward: Callable) -> FunctionType:
-    """A function of its own that runs a forward: torch limits how often it compiles one, and here that is once or twice."""
+def _separate_function(forward: Callable) -> FunctionType:
+    """Wrap a forward in a new function: torch limits recompilation per code object, which all blocks would share."""
 
     def run(module: nn.Module, *inputs: Any, **settings: Any) -> Any:
         return forward(module, *inputs, **settings)
@@ -90,8 +90,8 @@ def _piece(forward: Callable) -> FunctionType:
     return FunctionType(run.__code__.replace(), run.__globals__, run.__name__, None, run.__closure__)
 
 
-def _use_numbers_of_python(model: nn.Module) -> None:
-    """Replace settings that are numbers of numpy (rates of stochastic depth are): torch would take them for tensors."""
+def _replace_numpy_scalars(model: nn.Module) -> None:
+    """Replace settings that are NumPy scalars (drop-path rates are): torch.compile would treat them as tensors."""
     for module in model.modules():
         for name, value in vars(module).items():
             if isinstance(value, np.generic):

@@ -2,21 +2,21 @@ import torch
 from torch.autograd.function import once_differentiable
 
 
-def with_gradient(inputs: torch.Tensor, value: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-    """A scalar whose gradient was computed together with it, as a function of its input.
+def attach_gradient(inputs: torch.Tensor, value: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    """Make a scalar differentiable by a gradient that was computed together with it.
 
     Args:
-        inputs: What the scalar was computed from.
+        inputs: The tensor that the scalar was computed from.
         value: The 0-d scalar.
-        gradient: Its gradient with respect to ``inputs``, of their shape.
+        gradient: Gradient of ``value`` with respect to ``inputs``, of the same shape.
 
     Returns:
-        ``value``; it can be differentiated once.
+        ``value``, differentiable once with respect to ``inputs``.
     """
-    return _KnownGradient.apply(inputs, value, gradient)
+    return _PrecomputedGradient.apply(inputs, value, gradient)
 
 
-class _KnownGradient(torch.autograd.Function):
+class _PrecomputedGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx, _inputs: torch.Tensor, value: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(gradient)

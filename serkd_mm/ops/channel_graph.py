@@ -1,9 +1,9 @@
-"""Graphs whose vertices are the channels of an image's feature map: what SEKD compares (arXiv 2405.08547).
+"""Graphs whose vertices are the channels of an image's feature map: what SEKD compares (arXiv:2405.08547).
 
-A graph is given by its vertices, ``(B, L, C)``: channel c of an image is the vector of its values at L positions. Two
-channels are joined by the inner product of their vectors, so that the adjacency matrix is the Gram matrix A = V^T V. It is
-never built where that can be helped: a map has fewer positions than channels once it is tokenised (196 to 1024), and
-distances between Gram matrices follow from matrices of L x L.
+A graph is given by its vertices V, ``(B, L, C)``: channel c of an image is the vector of its values at L positions. The edge
+between two channels is the inner product of their vectors, so the adjacency matrix is the Gram matrix A = V^T V. It is not
+built: a tokenized map has fewer positions than channels (196 to 1024), and distances between Gram matrices follow from
+matrices of L x L.
 """
 
 import torch
@@ -17,7 +17,7 @@ _EMPTY_CHANNEL = 1e-6
 def unit_vertices(channels: torch.Tensor) -> torch.Tensor:
     """Scale every channel to norm 1, so that edges are cosine similarities.
 
-    A channel that is 0 everywhere has no direction: it stays 0 and gets no gradient.
+    A channel that is 0 everywhere has no direction: it stays 0 and has zero gradient.
 
     Args:
         channels: Values ``(B, L, C)``.
@@ -33,7 +33,7 @@ def unit_vertices(channels: torch.Tensor) -> torch.Tensor:
 
 
 def channel_attention(channels: torch.Tensor) -> torch.Tensor:
-    """Share of each channel in the sum of an image's absolute activations.
+    """Compute the share of each channel in the sum of an image's absolute activations.
 
     Args:
         channels: Values ``(B, L, C)``.
@@ -46,7 +46,7 @@ def channel_attention(channels: torch.Tensor) -> torch.Tensor:
 
 
 def vertex_difference(student: torch.Tensor, teacher: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
-    """One minus the cosine similarity of each channel with its counterpart, weighted: L_V of each image.
+    """Compute one minus the cosine similarity of corresponding channels, weighted: L_V of each image.
 
     Args:
         student: Unit vertices ``(B, L, C)``.
@@ -60,7 +60,7 @@ def vertex_difference(student: torch.Tensor, teacher: torch.Tensor, attention: t
 
 
 def edge_difference(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """Mean squared difference of the edges of two graphs: L_E of each image.
+    """Compute the mean squared difference of the edges of two graphs: L_E of each image.
 
     Args:
         student: Unit vertices ``(B, L, C)``.
@@ -73,10 +73,10 @@ def edge_difference(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tenso
 
 
 def spectral_difference(student: torch.Tensor, teacher: torch.Tensor, cutoff: float) -> torch.Tensor:
-    """Squared difference of two graphs' spectral embeddings, relative to the teacher's: L_S of each image.
+    """Compute the squared difference of two graphs' spectral embeddings, relative to the teacher's: L_S of each image.
 
-    Compared are the inner products of the embedded vertices, |f(A_s) - f(A_t)|^2 / |f(A_t)|^2; see
-    :func:`spectral_embedding`. A teacher without activation has no size, and is not divided by it.
+    It compares the inner products of the embedded vertices, |f(A_s) - f(A_t)|^2 / |f(A_t)|^2; see
+    :func:`spectral_embedding`. If the teacher has no activation, the difference is not divided.
 
     Args:
         student: Unit vertices ``(B, L, C)``.
@@ -99,8 +99,8 @@ def spectral_embedding(vertices: torch.Tensor, cutoff: float) -> torch.Tensor:
     f(lambda) = lambda / (lambda + cutoff * C): close to 1 for eigenvectors that carry much of the graph (the eigenvalues of
     a graph of unit vertices add up to C), close to 0 for those that carry little. A hard choice of the first k eigenvectors
     would have no gradient where the k-th and the next eigenvalue are equal, and the eigenvectors themselves none wherever
-    two are; f is smooth, so this gradient is finite everywhere. No eigenvector is computed: f(A) is also
-    V^T (V V^T + cutoff * C)^-1 V, which needs a Cholesky factor of L x L and knows neither the sign nor the rotation of
+    two are; f is smooth, so its gradient is finite everywhere. No eigenvector is computed: f(A) is also
+    V^T (V V^T + cutoff * C)^-1 V, which needs a Cholesky factor of L x L and does not depend on the sign or rotation of
     eigenvectors.
 
     Args:

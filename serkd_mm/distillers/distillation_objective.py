@@ -1,0 +1,146 @@
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..losses.base_loss import BaseDistillationLoss
+from ..tokenizers import Feature
+from .config_errors import ConfigError, build_module, prefix_errors, suggest, without_none
+from .views import TapTokenizer, View
+
+Features = Mapping[str, Feature]
+Pair = tuple[torch.Tensor, torch.Tensor]
+
+
+class DistillationObjective(nn.Module):
+    """The named losses of a distillation, and the views that they read; a checkpoint keeps it under ``distill.``.
+
+    Args:
+        views: View configs by name; None removes a view of a base config.
+        losses: Loss configs by name, each with the setting ``on``: the view or the tap that it reads. None removes a loss of
+            a base config. A loss on a view of several taps is the mean over the taps.
+        tap_names: Names of the student's taps.
+
+    Attributes:
+        source_of: The view or tap that each loss reads.
+        losses: Loss modules by loss and tap.
+        views: The views that a loss reads, by name.
+        tokenizers: Tokenizers by name; views of the same tap and with equal settings share one.
+
+    Raises:
+        ConfigError: A name, a setting or a component is wrong.
+    """
+
+    def __init__(self, views: Mapping | None, losses: Mapping | None, tap_names: set[str]) -> None:
+        super().__init__()
+        views, losses = without_none(views, 'model.views'), without_none(losses, 'model.losses')
+        self.losses, self.views, self.tokenizers = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+        self.source_of: dict[str, str] = {}
+        built = {}
+        for name, config in losses.items():
+            built[name], self.source_of[name] = _build_loss(name, config, set(views) | tap_names)
+        for name, config in views.items():
+            self._add_view(name, config, tap_names)
+        self._remove_unread()
+        for name, loss in built.items():
+            source = self.source_of[name]
+            taps = self.views[source].taps if source in self.views else [source]
+            self.losses[name] = nn.ModuleDict({tap: deepcopy(loss) for tap in taps})
+
+    @property
+    def used_taps(self) -> set[str]:
+        """Names of the taps that a loss reads, directly or through a view."""
+        return {tap for by_tap in self.losses.values() for tap in by_tap}
+
+    def forward(self, student: Features, teacher: Features) -> dict[str, torch.Tensor]:
+        """Compute the weighted losses by name.
+
+        Args:
+            student: The student's features by tap.
+            teacher: The teacher's features by tap.
+
+        Raises:
+            ConfigError: The features do not fit a view or a loss.
+        """
+        tokens = self.tokens(student, teacher)
+        losses = {}
+        for name, by_tap in self.losses.items():
+            source = self.source_of[name]
+            pairs = tokens.get(source) or {source: (student[source].tensor, teacher[source].tensor)}
+            kind = type(next(iter(by_tap.values()))).__name__
+            with prefix_errors(f'model.losses.{name} ({kind} on {source!r})'):
+                losses[name] = torch.stack([loss(*pairs[tap]) for tap, loss in by_tap.items()]).mean()
+        return losses
+
+    def tokens(self, student: Features, teacher: Features) -> dict[str, dict[str, Pair]]:
+        """Compute the tokens ``(B, L, C_s)`` and ``(B, L, C_t)`` of every view and tap, each once.
+
+        Raises:
+            ConfigError: The features do not fit a view.
+        """
+        grids: dict[str, Pair] = {}
+        tokens: dict[str, dict[str, Pair]] = {}
+        for name, view in self.views.items():
+            with prefix_errors(f'model.views.{name}'):
+                for tap, tokenizer in view.tokenizer_of.items():
+                    if tokenizer not in grids:
+                        grids[tokenizer] = self.tokenizers[tokenizer](student[tap], teacher[tap])
+                tokens[name] = {tap: view(tap, *grids[tokenizer]) for tap, tokenizer in view.tokenizer_of.items()}
+        return tokens
+
+    def _add_view(self, name: str, config: Any, tap_names: set[str]) -> None:
+        """Build a view, and its tokenizers unless another view shares them."""
+        key = f'model.views.{name}'
+        view = View(config, key)
+        if name in tap_names:
+            raise ConfigError(f"{key} has the name of a tap, so 'on' would be ambiguous")
+        for tap in view.taps:
+            if tap not in tap_names:
+                raise ConfigError(f'{key}.{view.tap_setting}: {tap!r} is not a tap. {suggest(tap, tap_names)}')
+            shared = tap
+            if tap in self.tokenizers and self.tokenizers[tap].config != config.get('tokenizer'):
+                shared = f'{tap}_{name}'
+            if shared not in self.tokenizers:
+                self.tokenizers[shared] = TapTokenizer(config.get('tokenizer'), f'{key}.tokenizer')
+            view.tokenizer_of[tap] = shared
+        self.views[name] = view
+
+    def _remove_unread(self) -> None:
+        """Remove the views that no loss reads, and their tokenizers: they were checked, and are not computed."""
+        for name in set(self.views) - set(self.source_of.values()):
+            del self.views[name]
+        for name in set(self.tokenizers) - {used for view in self.views.values() for used in view.tokenizer_of.values()}:
+            del self.tokenizers[name]
+
+    def check_shared_parts(self) -> None:
+        """Check, once all layers are built, that what student and teacher share has no parameters.
+
+        Raises:
+            ConfigError: A merger has parameters, or a tokenizer that learns has no other one for the teacher.
+        """
+        for name, view in self.views.items():
+            for module in (view.merger, *(self.tokenizers[tokenizer].teacher for tokenizer in view.tokenizer_of.values())):
+                if next(module.parameters(), None) is not None:
+                    raise ConfigError(
+                        f'model.views.{name}: student and teacher share {type(module).__name__}, so it must not have '
+                        'parameters. Learn in a refiner, or return another tokenizer from for_teacher()'
+                    )
+
+
+def _build_loss(name: str, config: Any, readable: set[str]) -> tuple[nn.Module, str]:
+    """Build a loss; also return the view or tap that it reads."""
+    key = f'model.losses.{name}'
+    if not name.startswith('loss_') or name == 'loss_cls':
+        raise ConfigError(
+            f"{key}: the name must start with 'loss_', so that mmengine adds it up, and 'loss_cls' is the student's task loss"
+        )
+    if not isinstance(config, Mapping):
+        raise ConfigError(f'{key} must be a dict, but is {config!r}')
+    settings = {setting: value for setting, value in config.items() if setting != 'on'}
+    loss = build_module(settings, BaseDistillationLoss, key)
+    source = config.get('on')
+    if source not in readable:
+        raise ConfigError(f'{key}.on={source!r} is neither a view nor a tap. {suggest(source, readable)}')
+    return loss, source

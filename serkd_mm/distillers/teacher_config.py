@@ -1,0 +1,102 @@
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..ops.sizes import height_and_width
+from .config_errors import ConfigError, check_keys, suggest
+from .execution_options import ExecutionOptions
+from .model_source import ModelSource, check_file, find_model
+
+TEACHER_KEY = 'model.teacher'
+_SETTINGS = [
+    'model',
+    'checkpoint',
+    'taps',
+    'input_size',
+    'allow_random_teacher',
+    'autocast_dtype',
+    'compile',
+    'channels_last',
+]
+_AUTOCAST_DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """The settings of a teacher, read and checked; the names are those of the config.
+
+    Attributes:
+        source: From ``model``: a dict, a config file or a name of mmpretrain's zoo.
+        checkpoint: A path or URL; ``checkpoint=True`` is the zoo's weights. A file must exist when the model is built; the
+            weights are read, and downloaded, when training starts. None with ``allow_random_teacher`` only.
+        taps: Module path of each tap by name. Default: None, which finds them, see :func:`default_taps`.
+        input_size: Height and width, one number or both, that images are resized to for a teacher that needs another size
+            than the student. Default: None.
+        allow_random_teacher: Distill from random weights if there are none; for tests. Default: False.
+        autocast_dtype: 'bfloat16', 'float16' or 'float32' for the teacher alone. Default: None, as the student.
+        execution: From ``compile`` and ``channels_last``, see :class:`ExecutionOptions`.
+    """
+
+    source: ModelSource
+    checkpoint: str | None
+    taps: Mapping[str, str] | None
+    input_size: tuple[int, int] | None
+    allow_random_teacher: bool
+    autocast_dtype: torch.dtype | None
+    execution: ExecutionOptions
+
+    @classmethod
+    def from_config(cls, config: Mapping) -> 'TeacherConfig':
+        """Read ``model.teacher``.
+
+        Raises:
+            ConfigError: A setting is unknown or wrong, the model does not exist, or there is no checkpoint.
+        """
+        check_keys(config, _SETTINGS, TEACHER_KEY)
+        source = find_model(config.get('model'), f'{TEACHER_KEY}.model')
+        allow_random = bool(config.get('allow_random_teacher', False))
+        return cls(
+            source=source,
+            checkpoint=_checkpoint(config.get('checkpoint'), source.weights, allow_random),
+            taps=config.get('taps'),
+            input_size=_input_size(config.get('input_size')),
+            allow_random_teacher=allow_random,
+            autocast_dtype=_autocast_dtype(config.get('autocast_dtype')),
+            execution=ExecutionOptions.from_config(config, TEACHER_KEY),
+        )
+
+
+def _input_size(size: Any) -> tuple[int, int] | None:
+    try:
+        return None if size is None else height_and_width(size, f'{TEACHER_KEY}.input_size')
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _autocast_dtype(name: Any) -> torch.dtype | None:
+    if name is not None and (not isinstance(name, str) or name not in _AUTOCAST_DTYPES):
+        raise ConfigError(f'{TEACHER_KEY}.autocast_dtype={name!r} is not a dtype. {suggest(name, _AUTOCAST_DTYPES)}')
+    return _AUTOCAST_DTYPES.get(name)
+
+
+def _checkpoint(checkpoint: Any, zoo_weights: str | None, allow_random: bool) -> str | None:
+    """The path or URL of the weights, checked without reading them."""
+    key = f'{TEACHER_KEY}.checkpoint'
+    if checkpoint is True:
+        if zoo_weights is None:
+            raise ConfigError(f"{key}=True means the zoo's weights, but the zoo has none for {TEACHER_KEY}.model")
+        return zoo_weights
+    if checkpoint in (None, False, ''):
+        if allow_random:
+            return None
+        raise ConfigError(
+            f"{key} is missing: set it to a file or URL, or to True for the weights of mmpretrain's zoo. "
+            f'(Tests may set {TEACHER_KEY}.allow_random_teacher=True and distill from random weights.)'
+        )
+    if not isinstance(checkpoint, str):
+        raise ConfigError(f'{key} must be a path, a URL or True, but is {checkpoint!r}')
+    if '://' not in checkpoint and not allow_random:
+        check_file(checkpoint, key)
+    return checkpoint

@@ -1,0 +1,33 @@
+"""Layers whose sizes are known only when their first input arrives."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+
+def build_on_first_input(
+    owner: nn.Module, name: str, features: torch.Tensor, widths: tuple[int, ...], make: Callable[..., nn.Module]
+) -> nn.Module:
+    """Return the layer ``name`` of a module, and build it at the first call.
+
+    The distiller runs every component once while it is built, so the layer exists before the optimizer is made.
+
+    Args:
+        owner: The module that holds the layer; it has registered ``name`` as None.
+        name: Attribute of ``owner``.
+        features: The input of the layer; a new layer has its device and dtype.
+        widths: Sizes that follow from the input, the arguments of ``make``.
+        make: Builds the layer.
+
+    Raises:
+        ValueError: The layer was built for other sizes.
+    """
+    layer = getattr(owner, name)
+    if layer is None:
+        layer = make(*widths).to(features)
+        layer.widths = widths
+        setattr(owner, name, layer)
+    elif layer.widths != widths:
+        raise ValueError(f'{type(owner).__name__}.{name} was built for {layer.widths}, but this input needs {widths}')
+    return layer

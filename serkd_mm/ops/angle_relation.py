@@ -1,0 +1,180 @@
+"""The angle-wise relation loss, equation 11; equals :func:`serkd_mm.ops.reference.angle_relation_loss`.
+
+With D_ij the squared distance of tokens i and j, and r_ij the inverse of their distance, the cosine at vertex i is
+
+    c_ijk = (D_ij + D_ik - D_jk) r_ij r_ik / 2
+
+The gradient with respect to D is accumulated together with the value, block by block, so nothing of size B x L^3 is stored.
+With h'_ijk the derivative of the Huber loss and w_ijk = h'_ijk r_ij r_ik / 2,
+
+    dL/dD_ij += 2 sum_k w_ijk - r_ij^2 sum_k h'_ijk c_ijk          dL/dD_jk -= sum_i w_ijk
+"""
+
+import os
+from collections.abc import Iterator
+from importlib.util import find_spec
+from itertools import combinations, combinations_with_replacement
+from typing import NamedTuple
+
+import torch
+
+from .precision import most_exact
+from .squared_distances import relation_loss
+
+# Angles per block: on a CPU as many as fit its caches, on a GPU enough to occupy it.
+_BLOCK_SIZE = {'cpu': 2**18, 'cuda': 2**25}
+# The tokens j and k are cut into two parts. Angles (j, k) and (k, j) are equal, so one of the two mixed blocks is skipped.
+_NUM_PARTS = 2
+_TRITON_IS_INSTALLED = find_spec('triton') is not None
+
+
+class AngleSums(NamedTuple):
+    """Sums over all angles of which the loss and its gradient are made; see the module's docstring for the symbols.
+
+    Attributes:
+        huber: Huber losses of all angles, 0-d.
+        weight_over_vertices: sum_i w_ijk at (j, k), ``(B, L, L)``.
+        weight_over_ends: sum_k w_ijk at (i, j), ``(B, L, L)``.
+        slope_cosine_over_ends: sum_k h'_ijk c_ijk at (i, j), ``(B, L, L)``.
+    """
+
+    huber: torch.Tensor
+    weight_over_vertices: torch.Tensor
+    weight_over_ends: torch.Tensor
+    slope_cosine_over_ends: torch.Tensor
+
+
+def angle_relation_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    r"""Compare the cosines of the angles at every token between every two others, equation 11.
+
+    .. math::
+        \mathcal L_{RA} = \frac{1}{B L^3} \sum_{b,i,j,k} l_1\big(\cos \angle (s_j s_i s_k), \cos \angle (s'_j s'_i s'_k)\big)
+
+    l_1 is the Huber loss with delta 1; the mean over B x L x L x L is that of the paper's ``RKdAngle_token`` (SeRKD,
+    arXiv:2503.21269, section V-B).
+
+    Choice: between equal tokens i and j there is no direction. As in the listing the cosine is 0. Its gradient is 0 too,
+    where the listing multiplies it by 1e12, the inverse of its epsilon.
+
+    Args:
+        student: Tokens ``(B, L, C_s)`` of any floating dtype; computed in float32 or better.
+        teacher: Tokens ``(B, L, C_t)``; receives no gradient.
+
+    Returns:
+        The 0-d loss, in the student's dtype promoted to at least float32.
+
+    Raises:
+        ValueError: The two sides are not 3-D, or differ in B or L.
+    """
+    return relation_loss(_value_and_gradient, student, teacher)
+
+
+def use_triton(tensor: torch.Tensor) -> bool:
+    """Decide whether the Triton kernel computes the sums: by default for tensors on a GPU, if Triton is installed.
+
+    The environment variable ``SERKD_MM_TRITON`` overrides it: ``0`` never, ``1`` always, also for tensors on a CPU, with
+    Triton's interpreter (``TRITON_INTERPRET=1``).
+
+    Raises:
+        ValueError: The variable has another value.
+    """
+    setting = os.environ.get('SERKD_MM_TRITON', 'auto')
+    if setting not in ('0', '1', 'auto'):
+        raise ValueError(f"SERKD_MM_TRITON must be '0', '1' or 'auto', but is {setting!r}")
+    return setting == '1' or (setting == 'auto' and tensor.is_cuda and _TRITON_IS_INSTALLED)
+
+
+def _value_and_gradient(student: torch.Tensor, teacher: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The loss between squared distances ``(B, L, L)``, and its gradient ``(B, L, L)`` with respect to the student's."""
+    if student.dtype == torch.float32 and use_triton(student):
+        from .angle_relation_triton import angle_sums  # noqa: PLC0415 (Triton is not installed everywhere)
+    else:
+        angle_sums = blockwise_angle_sums
+    inverse = _inverse_distances(student)
+    sums = angle_sums(student, teacher, inverse, _inverse_distances(teacher))
+    gradient = sums.weight_over_ends.mul_(2)
+    gradient.sub_(sums.slope_cosine_over_ends.mul_(inverse.square_())).sub_(sums.weight_over_vertices)
+    num_angles = student.shape[0] * student.shape[1] ** 3
+    return sums.huber / num_angles, gradient.div_(num_angles)
+
+
+def blockwise_angle_sums(
+    student: torch.Tensor, teacher: torch.Tensor, inverse: torch.Tensor, teacher_inverse: torch.Tensor
+) -> AngleSums:
+    """Sum over all angles, a block at a time.
+
+    Args:
+        student: Squared distances ``(B, L, L)``, symmetric; 0 between equal tokens.
+        teacher: Squared distances ``(B, L, L)``.
+        inverse: Inverse distances ``(B, L, L)`` of the student's tokens; 0 between equal ones.
+        teacher_inverse: Inverse distances ``(B, L, L)`` of the teacher's tokens.
+    """
+    sides = _Side.of(student, inverse), _Side.of(teacher, teacher_inverse)
+    half_inverse = sides[0].half_inverse
+    over_vertices, over_ends, slope_cosine = (torch.zeros_like(student) for _ in range(3))
+    huber_sum = torch.zeros((), dtype=most_exact(student), device=student.device)
+    for images, vertices, j, k in _blocks(*student.shape[:2], student.device.type):
+        cosines, target = (side.cosines(images, vertices, j, k) for side in sides)
+        difference = torch.sub(cosines, target, out=target)
+        slope = difference.clamp(-1, 1)
+        huber = difference.sub_(slope, alpha=0.5)  # Times the slope, summed by the dot product.
+        huber_sum.add_(torch.dot(huber.flatten(), slope.flatten()), alpha=1 if j == k else 2)
+        product = cosines.mul_(slope)
+        weight = slope.mul_(inverse[images, vertices, j, None]).mul_(half_inverse[images, vertices, None, k])
+        for sums, terms in ((over_ends, weight), (slope_cosine, product)):
+            sums[images, vertices, j] += terms.sum(dim=3)
+            if j != k:
+                sums[images, vertices, k] += terms.sum(dim=2)
+        over_vertices[images, j, k] += weight.sum(dim=1)
+    for j, k in combinations(_parts(student.shape[1]), 2):
+        over_vertices[:, k, j] = over_vertices[:, j, k].mT
+    return AngleSums(huber_sum, over_vertices, over_ends, slope_cosine)
+
+
+class _Side(NamedTuple):
+    """Geometry of the student's or of the teacher's tokens, each ``(B, L, L)``."""
+
+    squared: torch.Tensor
+    inverse: torch.Tensor
+    half_distance: torch.Tensor
+    half_inverse: torch.Tensor
+
+    @classmethod
+    def of(cls, squared: torch.Tensor, inverse: torch.Tensor) -> '_Side':
+        half_inverse = inverse / 2
+        return cls(squared, inverse, squared * half_inverse, half_inverse)
+
+    def cosines(self, images: slice, vertices: slice, j: slice, k: slice) -> torch.Tensor:
+        """Cosines ``(images, vertices, j, k)`` of a block.
+
+        Written as d_ij / 2 r_ik + r_ij (d_ik / 2 - D_jk r_ik / 2), which is three passes over the block instead of the four
+        of the formula in the module's docstring.
+        """
+        half_distance, inverse = self.half_distance[images, vertices], self.inverse[images, vertices]
+        half_inverse = self.half_inverse[images, vertices]
+        cosines = torch.addcmul(
+            half_distance[..., None, k], self.squared[images, None, j, k], half_inverse[..., None, k], value=-1
+        )
+        return cosines.mul_(inverse[..., j, None]).addcmul_(half_distance[..., j, None], inverse[..., None, k])
+
+
+def _inverse_distances(squared: torch.Tensor) -> torch.Tensor:
+    """One over the distance of every two tokens ``(B, L, L)``; 0 between equal tokens, which have no direction."""
+    return squared.rsqrt().masked_fill_(squared == 0, 0.0)
+
+
+def _blocks(batch: int, num_tokens: int, device: str) -> Iterator[tuple[slice, slice, slice, slice]]:
+    """Images, vertices i, tokens j and tokens k of each block; of two different parts of the tokens, one order only."""
+    parts = _parts(num_tokens)
+    size = max(_BLOCK_SIZE.get(device, _BLOCK_SIZE['cpu']) // parts[0].stop ** 2, 1)
+    num_vertices, num_images = min(size, num_tokens), max(size // num_tokens, 1)
+    for image in range(0, batch, num_images):
+        for vertex in range(0, num_tokens, num_vertices):
+            for j, k in combinations_with_replacement(parts, 2):
+                yield slice(image, image + num_images), slice(vertex, vertex + num_vertices), j, k
+
+
+def _parts(num_tokens: int) -> list[slice]:
+    """The tokens in parts of equal size, except the last."""
+    size = -(-num_tokens // _NUM_PARTS)
+    return [slice(first, min(first + size, num_tokens)) for first in range(0, num_tokens, size)]
