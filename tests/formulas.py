@@ -1,57 +1,25 @@
-"""The paper's formulas, written down again and evaluated plainly in float64: what the package is measured against."""
+"""The paper's equations written down a second time, element by element in float64: the tests compare the package with them.
+
+This file must not import the package: an equation that is wrong there would then be wrong here too.
+"""
 
 import torch
-import torch.nn.functional as F
 
 
-def listing_angle_loss(student, teacher):
-    """``RKdAngle_token`` of the paper's section V-B, as printed there."""
-
-    def extended_rkdangle(vit_feat):
-        b, num, _ = vit_feat.shape
-        diff = vit_feat.unsqueeze(2) - vit_feat.unsqueeze(1)
-        norm_diff = F.normalize(diff, p=2, dim=3)
-        norm_diff_flat = norm_diff.view(b * num, num, -1)
-        angle_flat = torch.bmm(norm_diff_flat, norm_diff_flat.transpose(1, 2))
-        return angle_flat.view(b, num, num, num)
-
-    with torch.no_grad():
-        t_angle = extended_rkdangle(teacher).view(-1)
-    s_angle = extended_rkdangle(student).view(-1)
-    return F.smooth_l1_loss(s_angle, t_angle, reduction='mean')
-
-
-def listing_distance_loss(student, teacher):
-    """``RkdDistance_token`` of the paper's section V-B, as printed there."""
-
-    def batch_pdist(e, eps=1e-12):
-        e_square = e.pow(2).sum(dim=2)
-        prod = torch.einsum('bik,bjk->bij', e, e)
-        res = (e_square.unsqueeze(2) + e_square.unsqueeze(1) - 2 * prod).clamp(min=eps)
-        res = res.sqrt().clone()
-        res[:, torch.arange(res.size(1)), torch.arange(res.size(2))] = 0
-        return res
-
-    num = student.shape[1]
-    with torch.no_grad():
-        t_d = batch_pdist(teacher)
-        t_d = t_d / (t_d.sum(dim=(1, 2), keepdim=True) / (num * (num - 1)))
-    d = batch_pdist(student)
-    d = d / (d.sum(dim=(1, 2), keepdim=True) / (num * (num - 1)))
-    return F.smooth_l1_loss(d, t_d, reduction='mean')
+def formula_normalized_distances(tokens):
+    """The potential of equation 1, pair by pair, of tokens ``(B, L, C)``; ``nu`` is the mean over different tokens."""
+    num = tokens.shape[1]
+    potentials = []
+    for image in tokens.double():
+        distances = torch.stack([torch.stack([(x - y).norm() for y in image]) for x in image])
+        potentials.append(distances / (distances.sum() / (num * (num - 1))))
+    return torch.stack(potentials)
 
 
 def formula_distance_loss(student, teacher):
-    """Equations 1, 2 and 10, pair by pair; ``nu`` is the mean over the pairs of different tokens."""
-    images, num, _ = student.shape
-    total = 0.0
-    for b in range(images):
-        potentials = []
-        for tokens in (student[b].double(), teacher[b].double()):
-            distance = torch.stack([torch.stack([(x - y).norm() for y in tokens]) for x in tokens])
-            potentials.append(distance / (distance.sum() / (num * (num - 1))))
-        total += sum(_huber(x, y) for x, y in zip(potentials[0].flatten(), potentials[1].flatten(), strict=True))
-    return total / (images * num * num)
+    """Equations 1, 2 and 10, pair by pair."""
+    pairs = zip(*(formula_normalized_distances(tokens).flatten() for tokens in (student, teacher)), strict=True)
+    return sum(_huber(x, y) for x, y in pairs) / (student.shape[0] * student.shape[1] ** 2)
 
 
 def formula_angle_loss(student, teacher):
