@@ -12,13 +12,11 @@
 """
 
 import re
+from collections.abc import Container
 from typing import Any
 
 from .config_errors import ConfigError
 from .distillation_objective import DistillationObjective
-
-_REFINER = re.compile(r'views\.(\w+)\.student\.refiner\.(.+)')
-_LOSS = re.compile(r'losses\.(\w+)\.((\w+)\..+|\w+)')
 
 
 def migrate_distill_names(objective: DistillationObjective, state_dict: dict[str, Any], prefix: str) -> None:
@@ -32,8 +30,7 @@ def migrate_distill_names(objective: DistillationObjective, state_dict: dict[str
     Raises:
         ConfigError: The file has learned tokenizers of 0.1, of which two views of a tap had one each.
     """
-    losses = _old_names({name: list(by_tap) for name, by_tap in objective.losses.items()})
-    views = _old_names({name: view.taps for name, view in objective.views.items()})
+    moved = _moved_prefixes(objective)
     for name in [name for name in state_dict if name.startswith(prefix)]:
         entry = name.removeprefix(prefix)
         if re.match(r'views\.\w+\.(student|teacher)\.tokenizer\.', entry):
@@ -42,24 +39,26 @@ def migrate_distill_names(objective: DistillationObjective, state_dict: dict[str
                 'views of a tap share one, so training cannot continue from this file. Evaluation works. To start a new '
                 'training from its student, remove the entries that start with "distill." first'
             )
-        renamed = _renamed(entry, losses, views)
-        if renamed is not None:
-            state_dict[prefix + renamed] = state_dict.pop(name)
+        for old, new in moved.items():
+            if entry.startswith(old) and not entry.startswith(new):
+                state_dict[prefix + new + entry.removeprefix(old)] = state_dict.pop(name)
 
 
-def _old_names(taps_of: dict[str, list[str]]) -> dict[str, tuple[str, str]]:
-    """Name and tap of each loss or view by the names that 0.1 may have saved it under."""
-    old = {f'{name}_{tap}': (name, tap) for name, taps in taps_of.items() for tap in taps if f'{name}_{tap}' not in taps_of}
-    return old | {name: (name, taps[0]) for name, taps in taps_of.items() if len(taps) == 1}
+def _moved_prefixes(objective: DistillationObjective) -> dict[str, str]:
+    """The present prefix of each loss and refiner by the prefixes that 0.1 may have saved it under."""
+    moved = {}
+    for name, by_tap in objective.losses.items():
+        for tap in by_tap:
+            for old in _old_names(name, tap, list(by_tap), objective.losses):
+                moved[f'losses.{old}.'] = f'losses.{name}.{tap}.'
+    for name, view in objective.views.items():
+        for tap in view.refiners:
+            for old in _old_names(name, tap, view.taps, objective.views):
+                moved[f'views.{old}.student.refiner.'] = f'views.{name}.refiners.{tap}.'
+    return moved
 
 
-def _renamed(entry: str, losses: dict[str, tuple[str, str]], views: dict[str, tuple[str, str]]) -> str | None:
-    """The new name of an entry; None if it is not one of 0.1."""
-    refiner, loss = _REFINER.fullmatch(entry), _LOSS.fullmatch(entry)
-    if refiner and refiner[1] in views:
-        view, tap = views[refiner[1]]
-        return f'views.{view}.refiners.{tap}.{refiner[2]}'
-    if loss and loss[1] in losses and loss[3] != losses[loss[1]][1]:
-        name, tap = losses[loss[1]]
-        return f'losses.{name}.{tap}.{loss[2]}'
-    return None
+def _old_names(name: str, tap: str, taps: list[str], others: Container[str]) -> list[str]:
+    """Names that 0.1 may have given to one tap of a loss or view: one of a stage's own, or the present one."""
+    by_stage = [] if f'{name}_{tap}' in others else [f'{name}_{tap}']
+    return [*by_stage, name] if len(taps) == 1 else by_stage

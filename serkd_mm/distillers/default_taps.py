@@ -1,6 +1,7 @@
 """Taps of a model whose config has none, found in one forward pass."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -64,10 +65,11 @@ def _outputs(model: nn.Module, input_size: tuple[int, int, int], key: str) -> di
     def record(module: nn.Module, _inputs: tuple, output: Any) -> None:
         outputs[module] = None if module in outputs else single_tensor(output)
 
-    handles = [module.register_forward_hook(record) for module in model.modules()]
     training = model.training
     try:
-        with torch.no_grad():
+        with torch.no_grad(), ExitStack() as hooks:
+            for module in model.modules():
+                hooks.enter_context(module.register_forward_hook(record))
             model.eval()(torch.zeros(_NUM_IMAGES, *input_size), mode='tensor')
     except Exception as error:  # Models raise many kinds of errors for an input that does not fit.
         raise ConfigError(
@@ -76,8 +78,6 @@ def _outputs(model: nn.Module, input_size: tuple[int, int, int], key: str) -> di
         ) from error
     finally:
         model.train(training)
-        for handle in handles:
-            handle.remove()
     return outputs
 
 

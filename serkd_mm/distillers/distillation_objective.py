@@ -101,7 +101,7 @@ class DistillationObjective(nn.Module):
                 raise ConfigError(f'{key}.{view.tap_setting}: {tap!r} is not a tap. {suggest(tap, tap_names)}')
             shared = tap
             if tap in self.tokenizers and self.tokenizers[tap].config != config.get('tokenizer'):
-                shared = f'{tap}_{name}'
+                shared = f'{tap}-{name}'  # Not a name that a tap can have in dict(name=...).
             if shared not in self.tokenizers:
                 self.tokenizers[shared] = TapTokenizer(config.get('tokenizer'), f'{key}.tokenizer')
             view.tokenizer_of[tap] = shared
@@ -134,7 +134,7 @@ def _build_loss(name: str, config: Any, readable: set[str]) -> tuple[nn.Module, 
     key = f'model.losses.{name}'
     if not name.startswith('loss_') or name == 'loss_cls':
         raise ConfigError(
-            f"{key}: the name must start with 'loss_', so that mmengine adds it up, and 'loss_cls' is the student's task loss"
+            f"{key}: the name must start with 'loss_', so that mmengine adds it up; 'loss_cls' is the student's task loss"
         )
     if not isinstance(config, Mapping):
         raise ConfigError(f'{key} must be a dict, but is {config!r}')

@@ -1,8 +1,6 @@
 """One training step on generated images while the model is built, so that errors show before training."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from mmengine.logging import print_log
@@ -37,8 +35,9 @@ def dry_run(distiller: nn.Module, input_size: tuple[int, int, int]) -> None:
     """
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(_NUM_IMAGES, *input_size, generator=generator)
+    _set_modes(distiller)
     try:
-        with torch.enable_grad(), _as_in_training(distiller):
+        with torch.enable_grad():
             losses = distiller.distillation_step(images, _labels(distiller.student))
             distiller.parse_losses(losses)[0].backward()
     except ConfigError:
@@ -51,20 +50,16 @@ def dry_run(distiller: nn.Module, input_size: tuple[int, int, int]) -> None:
     _check_reached(distiller.student)
     distiller.distill.check_shared_parts()
     distiller.zero_grad(set_to_none=True)
+    distiller.train()
 
 
-@contextmanager
-def _as_in_training(distiller: nn.Module) -> Iterator[None]:
-    """Put the student in training mode, except for the statistics of its norms; losses keep their queues."""
+def _set_modes(distiller: nn.Module) -> None:
+    """Set training mode, except where it would update running statistics of norms or queues of losses."""
     distiller.eval()
     distiller.student.train()
     for module in distiller.student.modules():
         if isinstance(module, _NormBase):
             module.eval()
-    try:
-        yield
-    finally:
-        distiller.train()
 
 
 def _labels(student: nn.Module) -> list[DataSample]:

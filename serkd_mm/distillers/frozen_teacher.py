@@ -39,7 +39,7 @@ class FrozenTeacher(nn.Module):
         student_input_size: tuple[int, int, int],
     ) -> None:
         super().__init__()
-        self.config = TeacherConfig.from_config(config)
+        self.config = TeacherConfig(config)
         self.model = self.config.source.build(f'{TEACHER_KEY}.model')
         taps = self.config.taps
         if taps is None:

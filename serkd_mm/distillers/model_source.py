@@ -71,7 +71,10 @@ def find_model(model: Any, key: str) -> ModelSource:
     if name.endswith('.py'):
         path = name.replace('mmpretrain::', f'{_MMPRETRAIN_CONFIGS}/')
         check_file(path, key)
-        config = _read(path, key)
+        try:
+            config = Config.fromfile(path)
+        except Exception as error:  # A config file is code: it may raise anything.
+            raise ConfigError(f'{key}={path!r} could not be read: {error}') from error
         return ModelSource(config.model, config.get('data_preprocessor'))
     zoo = list_models()
     if name not in zoo:
@@ -87,17 +90,9 @@ def check_file(path: str, key: str) -> None:
     Raises:
         ConfigError: It does not; the message names similar files in its folder.
     """
-    if not Path(path).is_file():
-        raise ConfigError(f'{key}={path!r}: there is no such file. {_suggest_file(path)}')
-
-
-def _read(path: str, key: str) -> Config:
-    try:
-        return Config.fromfile(path)
-    except Exception as error:  # A config file is code: it may raise anything.
-        raise ConfigError(f'{key}={path!r} could not be read: {error}') from error
-
-
-def _suggest_file(path: str) -> str:
     folder = Path(path).parent
-    return suggest(path, map(str, folder.iterdir())) if folder.is_dir() else f'There is no folder {str(folder)!r} either.'
+    if not Path(path).is_file():
+        hint = (
+            suggest(path, map(str, folder.iterdir())) if folder.is_dir() else f'There is no folder {str(folder)!r} either.'
+        )
+        raise ConfigError(f'{key}={path!r}: there is no such file. {hint}')

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -57,14 +57,10 @@ class Taps:
             ConfigError: A tapped module did not run, ran twice, or did not return a single tensor.
         """
         features: dict[str, Feature] = {}
-        handles = [
-            module.register_forward_hook(self._hook(name, image_size, features)) for name, module in self._modules.items()
-        ]
-        try:
+        with ExitStack() as hooks:
+            for name, module in self._modules.items():
+                hooks.enter_context(module.register_forward_hook(self._hook(name, image_size, features)))
             yield features
-        finally:
-            for handle in handles:
-                handle.remove()
         for name in self._modules:
             if name not in features:
                 raise ConfigError(f'{self._where(name)} was not run by the model, so it has no feature to distill')

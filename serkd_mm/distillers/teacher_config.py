@@ -1,5 +1,4 @@
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -7,65 +6,42 @@ import torch
 from ..ops.sizes import height_and_width
 from .config_errors import ConfigError, check_keys, suggest
 from .execution_options import ExecutionOptions
-from .model_source import ModelSource, check_file, find_model
+from .model_source import check_file, find_model
 
 TEACHER_KEY = 'model.teacher'
-_SETTINGS = [
-    'model',
-    'checkpoint',
-    'taps',
-    'input_size',
-    'allow_random_teacher',
-    'autocast_dtype',
-    'compile',
-    'channels_last',
-]
 _AUTOCAST_DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
 
-@dataclass(frozen=True)
 class TeacherConfig:
-    """The settings of a teacher, read and checked; the names are those of the config.
+    """The settings of a teacher, read and checked.
 
-    Attributes:
-        source: From ``model``: a dict, a config file or a name of mmpretrain's zoo.
-        checkpoint: A path or URL; ``checkpoint=True`` is the zoo's weights. A file must exist when the model is built; the
-            weights are read, and downloaded, when training starts. None with ``allow_random_teacher`` only.
-        taps: Module path of each tap by name. Default: None, which finds them, see :func:`default_taps`.
-        input_size: Height and width, one number or both, that images are resized to for a teacher that needs another size
-            than the student. Default: None.
-        allow_random_teacher: Distill from random weights if there are none; for tests. Default: False.
-        autocast_dtype: 'bfloat16', 'float16' or 'float32' for the teacher alone. Default: None, as the student.
-        execution: From ``compile`` and ``channels_last``, see :class:`ExecutionOptions`.
+    Args:
+        config: ``model.teacher``, a dict of these settings:
+
+            - **model**: a dict, a config file or a name of mmpretrain's zoo.
+            - **checkpoint**: a path or URL, or True for the zoo's weights. A file must exist when the model is built; the
+              weights are read, and downloaded, when training starts.
+            - **taps**: module path of each tap by name. Default: None, which finds them, see :func:`default_taps`.
+            - **input_size**: height and width, one number or both, that images are resized to for a teacher that needs
+              another size than the student. Default: None.
+            - **allow_random_teacher**: distill from random weights if there are none; for tests. Default: False.
+            - **autocast_dtype**: 'bfloat16', 'float16' or 'float32' for the teacher alone. Default: None, as the student.
+            - **compile**, **channels_last**: see :class:`ExecutionOptions`. Default: False.
+
+    Raises:
+        ConfigError: A setting is unknown or wrong, the model does not exist, or there is no checkpoint.
     """
 
-    source: ModelSource
-    checkpoint: str | None
-    taps: Mapping[str, str] | None
-    input_size: tuple[int, int] | None
-    allow_random_teacher: bool
-    autocast_dtype: torch.dtype | None
-    execution: ExecutionOptions
-
-    @classmethod
-    def from_config(cls, config: Mapping) -> 'TeacherConfig':
-        """Read ``model.teacher``.
-
-        Raises:
-            ConfigError: A setting is unknown or wrong, the model does not exist, or there is no checkpoint.
-        """
-        check_keys(config, _SETTINGS, TEACHER_KEY)
-        source = find_model(config.get('model'), f'{TEACHER_KEY}.model')
-        allow_random = bool(config.get('allow_random_teacher', False))
-        return cls(
-            source=source,
-            checkpoint=_checkpoint(config.get('checkpoint'), source.weights, allow_random),
-            taps=config.get('taps'),
-            input_size=_input_size(config.get('input_size')),
-            allow_random_teacher=allow_random,
-            autocast_dtype=_autocast_dtype(config.get('autocast_dtype')),
-            execution=ExecutionOptions.from_config(config, TEACHER_KEY),
-        )
+    def __init__(self, config: Mapping) -> None:
+        settings = 'model checkpoint taps input_size allow_random_teacher autocast_dtype compile channels_last'
+        check_keys(config, settings.split(), TEACHER_KEY)
+        self.source = find_model(config.get('model'), f'{TEACHER_KEY}.model')
+        self.allow_random_teacher = bool(config.get('allow_random_teacher', False))
+        self.checkpoint = _checkpoint(config.get('checkpoint'), self.source.weights, self.allow_random_teacher)
+        self.taps: Mapping[str, str] | None = config.get('taps')
+        self.input_size = _input_size(config.get('input_size'))
+        self.autocast_dtype = _autocast_dtype(config.get('autocast_dtype'))
+        self.execution = ExecutionOptions.from_config(config, TEACHER_KEY)
 
 
 def _input_size(size: Any) -> tuple[int, int] | None:

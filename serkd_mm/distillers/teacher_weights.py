@@ -69,22 +69,15 @@ def load_weights(model: nn.Module, checkpoint: str, key: str) -> None:
 
 
 def _fetch(checkpoint: str) -> str | None:
-    """Download the weights on the first rank of a machine; return the error message, None without an error."""
+    """Download the weights of a URL on the first rank of a machine; return the error message, None without an error."""
+    path, is_url = _local_path(checkpoint), '://' in checkpoint
     try:
-        if '://' in checkpoint and int(os.environ.get('LOCAL_RANK', '0')) == 0:
-            _download(checkpoint)
-        elif '://' not in checkpoint and not Path(checkpoint).is_file():
-            return 'there is no such file'
+        if is_url and int(os.environ.get('LOCAL_RANK', '0')) == 0 and not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(checkpoint, str(path), progress=os.isatty(2))
     except (OSError, RuntimeError) as error:
         return f'{type(error).__name__}: {error}'
-    return None
-
-
-def _download(url: str) -> None:
-    target = _local_path(url)
-    if not target.is_file():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(target), progress=os.isatty(2))
+    return None if is_url or path.is_file() else 'there is no such file'
 
 
 def _local_path(checkpoint: str) -> Path:

@@ -96,15 +96,14 @@ class View(nn.Module):
 
 def _taps_of(config: Mapping, key: str) -> tuple[str, list[str]]:
     """The setting that names the taps, and their names."""
-    if ('tap' in config) and ('taps' in config) and config['tap'] is not None and config['taps'] is not None:
+    if config.get('tap') is not None and config.get('taps') is not None:
         raise ConfigError(f'{key} has both tap and taps; set one of them to None')
-    if config.get('taps') is not None:
-        taps = config['taps']
-        if not isinstance(taps, (list, tuple)) or not taps or not all(isinstance(tap, str) for tap in taps):
-            raise ConfigError(f'{key}.taps must be a list of taps of model.student.taps, but is {taps!r}')
-        if len(set(taps)) < len(taps):
-            raise ConfigError(f'{key}.taps names a tap twice: {taps!r}')
-        return 'taps', list(taps)
-    if not isinstance(config.get('tap'), str):
-        raise ConfigError(f'{key}.tap must name a tap of model.student.taps, but is {config.get("tap")!r}')
-    return 'tap', [config['tap']]
+    setting, expected = ('tap', 'name a tap') if config.get('taps') is None else ('taps', 'be a list of different taps')
+    taps = [config.get('tap')] if setting == 'tap' else config['taps']
+    if (
+        not isinstance(taps, (list, tuple))
+        or not taps
+        or not all(isinstance(tap, str) and taps.count(tap) == 1 for tap in taps)
+    ):
+        raise ConfigError(f'{key}.{setting} must {expected} of model.student.taps, but is {config.get(setting)!r}')
+    return setting, list(taps)

@@ -1,5 +1,3 @@
-from abc import abstractmethod
-
 import torch
 import torch.nn.functional as F
 from mmpretrain.registry import MODELS
@@ -24,10 +22,6 @@ class CellMerger(BaseMerger):
     def __init__(self, cell: int | tuple[int, int] = 2, grid: int | tuple[int, int] | None = None) -> None:
         super().__init__()
         self.cell = cell_from_settings(cell, grid)
-
-    @abstractmethod
-    def forward(self, grid: torch.Tensor) -> torch.Tensor:
-        """Merge each cell of a token grid ``(B, C, H, W)`` to one token of the grid ``(B, C, h, w)``."""
 
     def associate(self, grid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the merged grid ``(B, C, h, w)`` and the one-hot association ``(B, H*W, h*w)`` of tokens to cells."""

@@ -109,18 +109,17 @@ def blockwise_angle_sums(
         inverse: Inverse distances ``(B, L, L)`` of the student's tokens; 0 between equal ones.
         teacher_inverse: Inverse distances ``(B, L, L)`` of the teacher's tokens.
     """
-    sides = _Side.of(student, inverse), _Side.of(teacher, teacher_inverse)
-    half_inverse = sides[0].half_inverse
+    sides = (student, inverse), (teacher, teacher_inverse)
     over_vertices, over_ends, slope_cosine = (torch.zeros_like(student) for _ in range(3))
     huber_sum = torch.zeros((), dtype=most_exact(student), device=student.device)
     for images, vertices, j, k in _blocks(*student.shape[:2], student.device.type):
-        cosines, target = (side.cosines(images, vertices, j, k) for side in sides)
+        cosines, target = (_cosines(*side, images, vertices, j, k) for side in sides)
         difference = torch.sub(cosines, target, out=target)
         slope = difference.clamp(-1, 1)
         huber = difference.sub_(slope, alpha=0.5)  # Times the slope, summed by the dot product.
         huber_sum.add_(torch.dot(huber.flatten(), slope.flatten()), alpha=1 if j == k else 2)
         product = cosines.mul_(slope)
-        weight = slope.mul_(inverse[images, vertices, j, None]).mul_(half_inverse[images, vertices, None, k])
+        weight = slope.mul_(inverse[images, vertices, j, None]).mul_(inverse[images, vertices, None, k] / 2)
         for sums, terms in ((over_ends, weight), (slope_cosine, product)):
             sums[images, vertices, j] += terms.sum(dim=3)
             if j != k:
@@ -131,31 +130,19 @@ def blockwise_angle_sums(
     return AngleSums(huber_sum, over_vertices, over_ends, slope_cosine)
 
 
-class _Side(NamedTuple):
-    """Geometry of the student's or of the teacher's tokens, each ``(B, L, L)``."""
+def _cosines(
+    squared: torch.Tensor, inverse: torch.Tensor, images: slice, vertices: slice, j: slice, k: slice
+) -> torch.Tensor:
+    """Cosines ``(images, vertices, j, k)`` of a block.
 
-    squared: torch.Tensor
-    inverse: torch.Tensor
-    half_distance: torch.Tensor
-    half_inverse: torch.Tensor
-
-    @classmethod
-    def of(cls, squared: torch.Tensor, inverse: torch.Tensor) -> '_Side':
-        half_inverse = inverse / 2
-        return cls(squared, inverse, squared * half_inverse, half_inverse)
-
-    def cosines(self, images: slice, vertices: slice, j: slice, k: slice) -> torch.Tensor:
-        """Cosines ``(images, vertices, j, k)`` of a block.
-
-        Written as d_ij / 2 r_ik + r_ij (d_ik / 2 - D_jk r_ik / 2), which is three passes over the block instead of the four
-        of the formula in the module's docstring.
-        """
-        half_distance, inverse = self.half_distance[images, vertices], self.inverse[images, vertices]
-        half_inverse = self.half_inverse[images, vertices]
-        cosines = torch.addcmul(
-            half_distance[..., None, k], self.squared[images, None, j, k], half_inverse[..., None, k], value=-1
-        )
-        return cosines.mul_(inverse[..., j, None]).addcmul_(half_distance[..., j, None], inverse[..., None, k])
+    Written as d_ij / 2 r_ik + r_ij (d_ik / 2 - D_jk r_ik / 2), which is three passes over the block instead of the four of
+    the formula in the module's docstring.
+    """
+    inverse = inverse[images, vertices]
+    half_inverse = inverse / 2
+    half_distance = squared[images, vertices] * half_inverse
+    cosines = torch.addcmul(half_distance[..., None, k], squared[images, None, j, k], half_inverse[..., None, k], value=-1)
+    return cosines.mul_(inverse[..., j, None]).addcmul_(half_distance[..., j, None], inverse[..., None, k])
 
 
 def _inverse_distances(squared: torch.Tensor) -> torch.Tensor:

@@ -82,15 +82,6 @@ def angle_sums(
     sums = [torch.empty_like(student) for _ in range(3)]
     with torch.cuda.device(student.device) if student.is_cuda else nullcontext():
         _angle_sums_kernel[batch, triton.cdiv(num_tokens, rows)](
-            student,
-            teacher,
-            inverse,
-            teacher_inverse,
-            huber,
-            *sums,
-            num_tokens,
-            ROWS=rows,
-            COLUMNS=columns,
-            num_warps=8,
+            student, teacher, inverse, teacher_inverse, huber, *sums, num_tokens, ROWS=rows, COLUMNS=columns, num_warps=8
         )
     return AngleSums(huber.sum(), *sums)

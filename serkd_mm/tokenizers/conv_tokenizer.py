@@ -1,3 +1,5 @@
+import math
+
 import torch
 from mmpretrain.registry import MODELS
 from torch import nn
@@ -58,8 +60,6 @@ class ConvTokenizer(BaseMapTokenizer):
 def _averaging_conv(channels: int, *window: int) -> nn.Conv2d:
     """A convolution of ``channels`` to ``channels`` that averages each window."""
     conv = nn.Conv2d(channels, channels, window, window)
-    with torch.no_grad():
-        average = torch.eye(channels)[:, :, None, None] / (window[0] * window[1])
-        conv.weight.copy_(average.expand_as(conv.weight))
-        conv.bias.zero_()
+    nn.init.zeros_(conv.bias)
+    conv.weight.data.copy_(torch.eye(channels)[:, :, None, None] / math.prod(window))
     return conv

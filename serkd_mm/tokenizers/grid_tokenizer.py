@@ -35,8 +35,6 @@ class GridTokenizer(PatchTokenizer):
     @staticmethod
     def _channels_are_last(tensor: torch.Tensor, image_size: tuple[int, int]) -> bool:
         """Whether the aspect ratio of the image is that of the first two sides rather than of the last two."""
-
-        def mismatch(height: int, width: int) -> float:
-            return abs(height * image_size[1] - width * image_size[0])
-
-        return mismatch(*tensor.shape[1:3]) < mismatch(*tensor.shape[2:4])
+        sides = tensor.shape[1:3], tensor.shape[2:4]
+        first, last = (abs(height * image_size[1] - width * image_size[0]) for height, width in sides)
+        return first < last

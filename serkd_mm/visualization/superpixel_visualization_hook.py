@@ -17,27 +17,26 @@ class SuperpixelVisualizationHook(Hook):
     Args:
         interval: Number of epochs between two drawings. Default: 10.
         num_images: Number of images, evenly spaced in the validation set. Default: 4.
-        view: Name of the view. Default: the first with superpixels.
+        view: Name of the view. Default: None, the first with superpixels.
+        tap: Name of a tap of the view. Default: None, the view's first.
 
     Raises:
         ValueError: ``interval`` or ``num_images`` is not positive.
     """
 
-    def __init__(self, interval: int = 10, num_images: int = 4, view: str | None = None) -> None:
+    def __init__(self, interval: int = 10, num_images: int = 4, view: str | None = None, tap: str | None = None) -> None:
         for name, value in (('interval', interval), ('num_images', num_images)):
             if value < 1:
                 raise ValueError(f'SuperpixelVisualizationHook: {name} must be positive, but got {value}')
-        self.interval = interval
-        self.num_images = num_images
-        self.view = view
+        self.interval, self.num_images, self.view, self.tap = interval, num_images, view, tap
 
     def before_train(self, runner: Runner) -> None:
-        """Check that the view exists.
+        """Check that the view and the tap exist.
 
         Raises:
-            ConfigError: There is no view of that name.
+            ConfigError: There is no view or tap of that name.
         """
-        find_view(_unwrapped(runner), self.view)
+        find_view(_unwrapped(runner), self.view, self.tap)
 
     @master_only
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
@@ -50,7 +49,9 @@ class SuperpixelVisualizationHook(Hook):
         samples = [dataset[index * len(dataset) // count] for index in range(count)]
         training = model.training
         for number, sample in enumerate(samples):
-            runner.visualizer.add_image(f'{view}_{number}', draw_sample(model, sample, view), step=runner.epoch)
+            runner.visualizer.add_image(
+                f'{view}_{number}', draw_sample(model, sample, view, tap=self.tap), step=runner.epoch
+            )
         model.train(training)
 
 
