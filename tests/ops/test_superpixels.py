@@ -1,11 +1,10 @@
-"""Superpixel tokens against a token-by-token evaluation of equations 7 and 8."""
+"""Superpixel tokens against equations 7 and 8 token by token."""
 
 import pytest
 import torch
-from builders import extra_memory
-from reference import dense_superpixels
+from formulas import dense_superpixels
 
-from serkd_mm.ops import OutputGrid, associate_superpixels, neighbourhoods, superpixel_grid, superpixel_tokens
+from serkd_mm.ops import OutputGrid, associate_superpixels, superpixel_grid, superpixel_tokens
 
 
 def grid_of(*shape, seed=0, dtype=torch.float32):
@@ -15,9 +14,11 @@ def grid_of(*shape, seed=0, dtype=torch.float32):
 @pytest.mark.parametrize('cell', [1, 2, 3])
 @pytest.mark.parametrize('shape', [(14, 14), (7, 7), (8, 5)])
 @pytest.mark.parametrize('num_iters', [1, 2, 3])
-def test_equals_the_dense_evaluation(cell, shape, num_iters):
+def test_tokens_and_association_equal_equations_7_and_8(cell, shape, num_iters):
     grid = 2 * grid_of(2, 6, *shape)
-    merged, association = associate_superpixels(grid, cell, num_iters)
+    superpixels, association = associate_superpixels(grid, cell, num_iters)
+    assert superpixels.shape == (2, 6, -(-shape[0] // cell), -(-shape[1] // cell))
+    merged = superpixels.flatten(2).mT
     expected, expected_association = dense_superpixels(grid, cell, num_iters)
     assert merged.dtype == association.dtype == torch.float32
     torch.testing.assert_close(merged.double(), expected, rtol=1e-5, atol=1e-5)
@@ -28,12 +29,36 @@ def test_equals_the_dense_evaluation(cell, shape, num_iters):
 
 
 @pytest.mark.parametrize('num_iters', [1, 2])
-def test_gradient_equals_that_of_the_dense_evaluation(num_iters):
+def test_gradient_equals_that_of_equations_7_and_8(num_iters):
     grid = grid_of(2, 4, 5, 3, dtype=torch.float64).requires_grad_()
     weights = grid_of(2, 6, 4, seed=1, dtype=torch.float64)
     (gradient,) = torch.autograd.grad((superpixel_tokens(grid, 2, num_iters) * weights).sum(), grid)
     (expected,) = torch.autograd.grad((dense_superpixels(grid, 2, num_iters)[0] * weights).sum(), grid)
     torch.testing.assert_close(gradient, expected)
+
+
+@pytest.mark.parametrize('closeness', [1.0, 1e-6, 0.0], ids=['different tokens', 'close tokens', 'equal tokens'])
+@pytest.mark.parametrize('num_iters', [1, 2])
+def test_gradient_of_association_equals_that_of_equation_7(num_iters, closeness):
+    token = grid_of(2, 4, 1, 1, seed=3, dtype=torch.float64)
+    grid = (token + closeness * grid_of(2, 4, 5, 3, dtype=torch.float64)).requires_grad_()
+    weights = grid_of(2, 15, 6, seed=1, dtype=torch.float64)
+    (gradient,) = torch.autograd.grad((associate_superpixels(grid, 2, num_iters)[1] * weights).sum(), grid)
+    (expected,) = torch.autograd.grad((dense_superpixels(grid, 2, num_iters)[1] * weights).sum(), grid)
+    assert expected.abs().max() > 1e-3
+    torch.testing.assert_close(gradient, expected)
+
+
+@pytest.mark.parametrize('closeness', [1e-3, 1e-6, 0.0])
+@pytest.mark.parametrize('size', [1.0, 30.0])
+def test_close_and_equal_tokens_have_means_as_superpixels_and_finite_gradients(closeness, size):
+    token = size * grid_of(2, 4, 1, 1, seed=3)
+    grid = (token + closeness * grid_of(2, 4, 5, 5)).requires_grad_()
+    superpixels, association = associate_superpixels(grid, 2, 2)
+    (gradient,) = torch.autograd.grad((superpixels * grid_of(2, 4, 3, 3, seed=1)).sum() + association.square().sum(), grid)
+    # Superpixels are means of tokens, so they are no farther from the token than the tokens are.
+    assert (superpixels - token).abs().max() <= (grid - token).abs().max() + 1e-6 * size
+    assert gradient.isfinite().all()
 
 
 @pytest.mark.parametrize('cell', [(2, 3), OutputGrid(3, 2)])
@@ -42,44 +67,20 @@ def test_gradcheck(cell):
     assert torch.autograd.gradcheck(lambda x: associate_superpixels(x, cell, 2), grid)
 
 
-@pytest.mark.parametrize('gathered_size', [1, 9 * 12 * 4 * 2])
-def test_images_do_not_depend_on_how_many_are_computed_at_a_time(gathered_size, monkeypatch):
-    def merged_and_gradient():
-        grid = grid_of(3, 4, 8, 6, dtype=torch.float64).requires_grad_()
-        merged = superpixel_tokens(grid, 2, 2)
-        return merged, torch.autograd.grad(merged.square().sum(), grid)[0]
-
-    expected = merged_and_gradient()
-    monkeypatch.setitem(neighbourhoods._GATHERED_SIZE, 'cpu', gathered_size)
-    for actual, wanted in zip(merged_and_gradient(), expected, strict=True):
-        torch.testing.assert_close(actual, wanted)
-
-
-@pytest.mark.slow
-def test_memory_does_not_hold_an_association_with_every_superpixel():
-    # The tokens are 8 MB and their nine associations 5 MB; N x M associations would be 537 MB, several times over.
-    prepare = """
-from serkd_mm.ops import superpixel_tokens
-grid = torch.randn(2, 16, 256, 256).requires_grad_()
-superpixel_tokens(grid[:, :, :8, :8], 8).sum().backward()
-"""
-    assert extra_memory(prepare, 'superpixel_tokens(grid, 8).sum().backward()') < 200
-
-
-def test_detached_association_leaves_the_gradient_of_equation_8_alone():
+def test_gradient_with_detached_association_is_that_of_equation_8():
     grid = grid_of(2, 4, 6, 6, dtype=torch.float64).requires_grad_()
     weights = grid_of(2, 9, 4, seed=1, dtype=torch.float64)
-    merged, association = associate_superpixels(grid, 2, 1, detach_association=True)
-    (gradient,) = torch.autograd.grad((merged * weights).sum(), grid)
+    superpixels, association = associate_superpixels(grid, 2, 1, detach_association=True)
+    (gradient,) = torch.autograd.grad((superpixels.flatten(2).mT * weights).sum(), grid)
     columns = association / association.sum(dim=1, keepdim=True)
     torch.testing.assert_close(gradient.flatten(2).mT, columns @ weights)
     assert not association.requires_grad
 
 
-def test_a_superpixel_that_no_token_prefers_is_still_a_mean_of_its_tokens():
-    # Scores differ by some 500: probabilities underflow in float32, but their ratios in a column do not.
+def test_superpixel_that_no_token_prefers_is_a_mean_of_its_tokens():
+    # Scores differ by about 500: probabilities underflow in float32, but their ratios in a column do not.
     grid = 40 * grid_of(1, 8, 6, 6)
-    merged, _ = associate_superpixels(grid, 2)
+    merged = superpixel_tokens(grid, 2)
     expected, expected_association = dense_superpixels(grid, 2, 1)
     assert (expected_association.sum(dim=1) < 1e-45).any()
     torch.testing.assert_close(merged.double(), expected, rtol=1e-3, atol=1e-2)
@@ -104,16 +105,7 @@ def test_half_precision_is_promoted_and_autocast_changes_nothing(dtype):
     assert torch.equal(merged, expected)
 
 
-def test_a_layout_made_for_inference_serves_training():
-    neighbourhoods._cell_layout.cache_clear()
-    with torch.inference_mode():
-        superpixel_tokens(grid_of(1, 3, 4, 4))
-    grid = grid_of(1, 3, 4, 4).requires_grad_()
-    superpixel_tokens(grid).sum().backward()
-    assert grid.grad.isfinite().all()
-
-
-def test_the_paper_s_grid():
+def test_14_by_14_tokens_have_7_by_7_superpixels_as_in_the_paper():
     assert superpixel_grid(14, 14, 2) == (7, 7)
     assert superpixel_grid(14, 14, 3) == (5, 5)
     assert superpixel_tokens(grid_of(1, 2, 14, 14)).shape == (1, 49, 2)
@@ -130,11 +122,11 @@ def test_the_paper_s_grid():
         ({'num_iters': 0}, 'at least 1'),
     ],
 )
-def test_wrong_settings_are_refused(settings, message):
+def test_wrong_settings_raise(settings, message):
     with pytest.raises(ValueError, match=message):
         superpixel_tokens(grid_of(1, 2, 4, 4), **settings)
 
 
-def test_anything_but_a_grid_is_refused():
+def test_tokens_without_a_grid_raise():
     with pytest.raises(ValueError, match='token grid'):
         superpixel_tokens(grid_of(1, 16, 4))

@@ -1,8 +1,8 @@
-"""SEKD's graphs against their definition by eigenvectors, channel by channel, in float64."""
+"""The channel graphs of SEKD against their definition by eigenvectors, channel by channel, in float64."""
 
 import pytest
 import torch
-from reference import sekd_terms, spectral_projection
+from formulas import sekd_terms, spectral_projection
 from torch.autograd import gradcheck
 
 from serkd_mm.ops import (
@@ -35,7 +35,7 @@ def terms(student, teacher, cutoff=0.05):
 
 @pytest.mark.parametrize('shape', SHAPES)
 @pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.bfloat16])
-def test_the_three_terms_are_their_definitions(shape, dtype):
+def test_terms_equal_their_definitions(shape, dtype):
     student, teacher = channels(*shape, dtype=dtype), channels(*shape, seed=1, dtype=dtype)
     expected = torch.stack([torch.stack(sekd_terms(s, t, 0.05)) for s, t in zip(student, teacher, strict=True)], dim=1)
     actual = terms(student, teacher)
@@ -45,13 +45,13 @@ def test_the_three_terms_are_their_definitions(shape, dtype):
 
 
 @pytest.mark.parametrize('shape', SHAPES)
-def test_gradients_are_those_of_the_definitions(shape):
+def test_gradients_equal_those_of_the_definitions(shape):
     student, teacher = channels(*shape, dtype=torch.float64).requires_grad_(), channels(*shape, seed=1, dtype=torch.float64)
     for index in range(3):
         (actual,) = torch.autograd.grad(terms(student, teacher)[index].sum(), student)
-        by_hand = [sekd_terms(s, t, 0.05)[index] for s, t in zip(student, teacher, strict=True)]
-        if index < 2:
-            (expected,) = torch.autograd.grad(sum(by_hand), student)
+        by_definition = [sekd_terms(s, t, 0.05)[index] for s, t in zip(student, teacher, strict=True)]
+        if index < 2:  # Autograd of an eigendecomposition is not finite for equal eigenvalues.
+            (expected,) = torch.autograd.grad(sum(by_definition), student)
             torch.testing.assert_close(actual, expected, rtol=1e-8, atol=1e-10)
     assert gradcheck(lambda x: terms(x, teacher), student)
 
@@ -66,8 +66,8 @@ def test_float32_gradients_are_close_to_float64():
     assert (gradients[1] - gradients[0]).norm() < 1e-4 * gradients[0].norm()
 
 
-def test_the_embedding_does_not_know_sign_or_rotation_of_eigenvectors():
-    # Four orthogonal channels, each three times: eigenvalue 3, four times, so its eigenvectors may be rotated at will.
+def test_embedding_does_not_depend_on_sign_or_rotation_of_eigenvectors():
+    # Four orthogonal channels, three times each: eigenvalue 3 has multiplicity 4, and its eigenvectors may be rotated.
     vertices = torch.eye(6, dtype=torch.float64)[:, :4].repeat(1, 3)[None]
     embedded = spectral_embedding(vertices, 0.1)[0]
     for seed in range(4):
@@ -76,7 +76,7 @@ def test_the_embedding_does_not_know_sign_or_rotation_of_eigenvectors():
 
 
 @pytest.mark.parametrize('seed', range(3))
-def test_the_difference_does_not_know_how_eigenvectors_were_chosen(seed):
+def test_difference_does_not_depend_on_choice_of_eigenvectors(seed):
     student, teacher = channels(1, 5, 8, dtype=torch.float64), channels(1, 5, 8, seed=1, dtype=torch.float64)
     student, teacher = unit_vertices(student), unit_vertices(teacher)
     actual = spectral_difference(student, teacher, 0.02)[0]
@@ -84,7 +84,7 @@ def test_the_difference_does_not_know_how_eigenvectors_were_chosen(seed):
     torch.testing.assert_close(actual, (s - t).square().sum() / t.square().sum(), rtol=1e-9, atol=0)
 
 
-def test_rearranging_positions_changes_nothing_and_rearranging_channels_does():
+def test_terms_depend_on_order_of_channels_but_not_of_positions():
     student, teacher = channels(1, 9, 6), channels(1, 9, 6, seed=1)
     order = torch.randperm(9, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(terms(student[:, order], teacher[:, order]), terms(student, teacher))
@@ -95,10 +95,10 @@ def test_rearranging_positions_changes_nothing_and_rearranging_channels_does():
 @pytest.mark.parametrize(
     'student',
     [
-        torch.ones(1, 9, 6),  # a constant map: eigenvalue 0, five times
+        torch.ones(1, 9, 6),  # A constant map: eigenvalue 0 has multiplicity 5.
         torch.zeros(1, 9, 6),
         torch.ones(1, 9, 6) * torch.tensor([1.0, -1, 2, 0, 0, 1e-30]),
-        torch.eye(6).repeat(2, 1)[None],  # orthogonal channels: eigenvalue 1, six times
+        torch.eye(6).repeat(2, 1)[None],  # Orthogonal channels: eigenvalue 1 has multiplicity 6.
     ],
     ids=['constant', 'zero', 'partly zero', 'orthogonal'],
 )
@@ -112,18 +112,18 @@ def test_repeated_eigenvalues_and_empty_channels_have_finite_gradients(student, 
         assert gradient.abs().max() < 1e3
 
 
-def test_equal_graphs_differ_by_nothing():
+def test_equal_graphs_have_zero_difference():
     student = channels(2, 9, 6, dtype=torch.float64)
     torch.testing.assert_close(terms(student, 3 * student), torch.zeros(3, 2, dtype=torch.float64), rtol=0, atol=1e-12)
 
 
-def test_attention_is_the_share_of_absolute_activation():
+def test_attention_is_share_of_absolute_activation():
     teacher = torch.tensor([[[1.0, -2.0, 0.0], [3.0, 2.0, 0.0]]])
     torch.testing.assert_close(channel_attention(teacher), torch.tensor([[0.5, 0.5, 0.0]]))
     assert (channel_attention(torch.zeros(1, 2, 3)) == 0).all()
 
 
-def test_autocast_does_not_reach_the_graphs():
+def test_autocast_changes_nothing():
     student, teacher = channels(2, 16, 8), channels(2, 16, 8, seed=1)
     with torch.autocast('cpu', dtype=torch.bfloat16):
         inside = terms(student, teacher)
