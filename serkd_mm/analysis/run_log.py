@@ -28,8 +28,7 @@ class RunLog:
         files = sorted(Path(folder).glob('*/vis_data/scalars.json'))  # The folders are named by the time of the start.
         if not files:
             raise FileNotFoundError(f'{folder}: no run has logged here (there is no */vis_data/scalars.json)')
-        train: dict[int, dict] = {}
-        val: dict[int, dict] = {}
+        train, val = {}, {}
         for entry in (entry for file in files for entry in _entries(file)):
             if 'lr' in entry:
                 train[entry.get('iter', entry['step'])] = entry

@@ -46,10 +46,10 @@ class FrozenTeacher(nn.Module):
             image_shape = (student_input_size[0], *(self.config.input_size or student_input_size[1:]))
             taps = default_taps(self.model, used_taps, image_shape, f'{TEACHER_KEY}.taps')
         self.taps = Taps(self.model, taps, used_taps, f'{TEACHER_KEY}.taps')
-        statistics = student_statistics
-        if self.config.source.has_preprocessor:
-            statistics = InputStatistics.from_preprocessor(self.model.data_preprocessor)
-        self.renormalize = Renormalize(student_statistics, statistics)
+        own = (
+            InputStatistics.from_preprocessor(self.model.data_preprocessor) if self.config.source.has_preprocessor else None
+        )
+        self.renormalize = Renormalize(student_statistics, own or student_statistics)
         self.config.execution.apply_memory_format(self.model)
         self.loaded = False
         self.requires_grad_(False)
@@ -73,14 +73,6 @@ class FrozenTeacher(nn.Module):
         with self._autocast(inputs.device.type), self.taps.record(tuple(inputs.shape[-2:])) as features:
             self.model(self.renormalize(inputs), mode='tensor')
         return features
-
-    def compile_backbone(self) -> None:
-        """Compile the backbone if the setting ``compile`` is on.
-
-        Raises:
-            ConfigError: It cannot be compiled with these settings.
-        """
-        self.config.execution.compile_backbone(self.model, self.taps.modules)
 
     def load(self) -> None:
         """Load the weights at the first call, when training starts.

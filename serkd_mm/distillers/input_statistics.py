@@ -23,14 +23,10 @@ class InputStatistics:
     @classmethod
     def from_preprocessor(cls, preprocessor: nn.Module) -> 'InputStatistics':
         """Read mmpretrain's ``ClsDataPreprocessor`` or mmengine's ``ImgDataPreprocessor``."""
-        flipped = getattr(preprocessor, 'to_rgb', False) or getattr(preprocessor, '_channel_conversion', False)
+        flipped = bool(getattr(preprocessor, 'to_rgb', False) or getattr(preprocessor, '_channel_conversion', False))
         if not getattr(preprocessor, '_enable_normalize', False):
-            return cls(flipped=bool(flipped))
-        return cls(
-            mean=tuple(preprocessor.mean.flatten().tolist()),
-            std=tuple(preprocessor.std.flatten().tolist()),
-            flipped=bool(flipped),
-        )
+            return cls(flipped=flipped)
+        return cls(*(tuple(values.flatten().tolist()) for values in (preprocessor.mean, preprocessor.std)), flipped)
 
 
 class Renormalize(nn.Module):

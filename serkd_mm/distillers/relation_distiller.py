@@ -90,7 +90,7 @@ class RelationDistiller(BaseClassifier):
         dry_run(self, input_size)
         # Compile after the dry run: code compiled for its two images would not fit a whole batch.
         execution.compile_backbone(self.student, self.student_taps.modules)
-        self.teacher.compile_backbone()
+        self.teacher.config.execution.compile_backbone(self.teacher.model, self.teacher.taps.modules)
 
     @property
     def teacher(self) -> FrozenTeacher | None:

@@ -25,10 +25,8 @@ def register_plain_student_hooks(distiller: nn.Module) -> None:
 
 
 def _strip_prefix(_distiller: nn.Module, state_dict: OrderedDict, prefix: str, _metadata: dict) -> None:
-    _rename(state_dict, prefix + _STUDENT, prefix)
-    versions = getattr(state_dict, '_metadata', None)
-    if versions is not None:
-        _rename(versions, prefix + _STUDENT, prefix)
+    for names in (state_dict, getattr(state_dict, '_metadata', {})):  # The metadata is the version of each module.
+        _rename(names, prefix + _STUDENT, prefix)
 
 
 def _add_prefix(distiller: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:

@@ -38,12 +38,8 @@ class PlainCheckpointHook(Hook):
 def _to_plain(value: Any) -> Any:
     """Convert a value to tensors and plain values, which safe loading accepts."""
     if isinstance(value, HistoryBuffer):
-        log_history, count_history = value.data
-        return {
-            'log_history': torch.from_numpy(log_history),
-            'count_history': torch.from_numpy(count_history),
-            'max_length': value.max_length,
-        }
+        log_history, count_history = map(torch.from_numpy, value.data)
+        return {'log_history': log_history, 'count_history': count_history, 'max_length': value.max_length}
     if isinstance(value, np.ndarray) and value.dtype.kind in 'biuf':
         return torch.from_numpy(value)
     if isinstance(value, np.generic):

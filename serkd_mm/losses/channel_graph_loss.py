@@ -5,13 +5,7 @@ from mmpretrain.registry import MODELS
 from torch import nn
 
 from ..lazy_layers import build_on_first_input
-from ..ops.channel_graph import (
-    channel_attention,
-    edge_difference,
-    spectral_difference,
-    unit_vertices,
-    vertex_difference,
-)
+from ..ops.channel_graph import channel_attention, edge_difference, spectral_difference, unit_vertices, vertex_difference
 from ..ops.precision import at_least_float32
 from .base_loss import BaseDistillationLoss, check_weight
 

@@ -21,7 +21,7 @@ class InstanceDistanceLoss(TokenDistanceLoss):
         Raises:
             ValueError: The batch sizes differ, or a side is not at least 2-D.
         """
-        return super().compare(*_images_as_tokens(self, student, teacher))
+        return super().compare(*_images_as_tokens(type(self).__name__, student, teacher))
 
 
 @MODELS.register_module()
@@ -34,16 +34,14 @@ class InstanceAngleLoss(TokenAngleLoss):
 
     def compare(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
         """Compare as :meth:`InstanceDistanceLoss.compare` does."""
-        return super().compare(*_images_as_tokens(self, student, teacher))
+        return super().compare(*_images_as_tokens(type(self).__name__, student, teacher))
 
 
-def _images_as_tokens(
-    loss: torch.nn.Module, student: torch.Tensor, teacher: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _images_as_tokens(name: str, student: torch.Tensor, teacher: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Tokens ``(1, B, C_s)`` and ``(1, B, C_t)`` of a single image from one feature per image."""
     if student.ndim < 2 or teacher.ndim < 2:
         raise ValueError(
-            f'{type(loss).__name__} compares features (B, C_s) with (B, C_t), '
+            f'{name} compares features (B, C_s) with (B, C_t), '
             f'but got student {tuple(student.shape)} and teacher {tuple(teacher.shape)}'
         )
     return student.flatten(1)[None], teacher.flatten(1)[None]

@@ -45,8 +45,7 @@ class PatchTokenizer(BaseTokenizer):
             )
         aspect = 1.0 if image_size is None else image_size[0] / image_size[1]
         num_extra = feature.num_extra_tokens if self.num_extra_tokens is None else self.num_extra_tokens
-        candidates = range(tokens.shape[1]) if num_extra is None else [num_extra]
-        for extra in candidates:
+        for extra in range(tokens.shape[1]) if num_extra is None else [num_extra]:
             shape = _rows_and_columns(tokens.shape[1] - extra, aspect)
             if shape is not None:
                 return tokens[:, extra:].mT.unflatten(2, shape)
