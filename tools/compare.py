@@ -1,9 +1,9 @@
-"""Compare runs at a glance: a table of accuracy, time and memory, and curves of accuracy and of every loss over epochs.
+"""Compare runs: a table of accuracy, time and memory, and curves of the accuracy and of every loss over epochs.
 
     python tools/compare.py WORK_DIR... [--names NAME...] [--metric accuracy/top1] [--out-dir DIR]
 
-Reads mmengine's own logs; runs may still be going on, and resumed ones count as one. Writes ``compare.md`` and
-``compare.png`` into the folder, and prints the table.
+Reads the logs of mmengine. Runs may still be going on, and a resumed run counts as one. Prints the table, and writes
+``compare.md`` and ``compare.png`` into DIR.
 """
 
 import argparse
@@ -15,18 +15,18 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from serkd_mm.visualization.run_logs import RunLog
+from serkd_mm.analysis import RunLog
 
 COLUMNS = 3
 
 
 def main() -> None:
-    """Read the logs, print the table, and write both files."""
+    """Print the table, and write it and the curves."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('work_dirs', nargs='+', type=Path, metavar='WORK_DIR', help='work folders of runs')
-    parser.add_argument('--names', nargs='+', help='what to call the runs; by default as their folders')
-    parser.add_argument('--metric', help='what validation measured; by default accuracy/top1, or the first there is')
-    parser.add_argument('--out-dir', type=Path, default=Path('work_dirs/compare'))
+    parser.add_argument('--names', nargs='+', help='names of the runs; by default those of their folders')
+    parser.add_argument('--metric', help='a metric of the validation; by default accuracy/top1, or else the first one')
+    parser.add_argument('--out-dir', type=Path, default=Path('work_dirs/compare'), help='folder of the table and the curves')
     args = parser.parse_args()
     names = args.names or [folder.resolve().name for folder in args.work_dirs]
     if len(set(names)) != len(args.work_dirs):
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def find_metric(logs: Mapping[str, RunLog], wanted: str | None, parser: argparse.ArgumentParser) -> str:
-    """The wanted metric, or top-1 accuracy, or the first that there is."""
+    """Return the wanted metric; by default top-1 accuracy, or else the first one."""
     metrics = list(dict.fromkeys(metric for log in logs.values() for metric in log.metrics))
     if wanted is not None and wanted not in metrics:
         parser.error(f'--metric: no run has measured {wanted!r}; there is {", ".join(metrics) or "nothing yet"}')
@@ -53,7 +53,7 @@ def find_metric(logs: Mapping[str, RunLog], wanted: str | None, parser: argparse
 
 
 def table(logs: Mapping[str, RunLog], metric: str) -> str:
-    """A Markdown table with a row for each run."""
+    """Return a Markdown table with a row for each run."""
     header = [
         'run',
         f'best {metric}',
@@ -69,7 +69,7 @@ def table(logs: Mapping[str, RunLog], metric: str) -> str:
 
 
 def row_of(name: str, log: RunLog, metric: str) -> list[str]:
-    """A run in numbers; '-' where it has not got so far."""
+    """Return the cells of a run; '-' for numbers that it does not have yet."""
     curve, losses = log.metric(metric), log.term('loss')
     best = max(curve, key=lambda point: point[1]) if curve else None
     row = [name]
@@ -81,7 +81,7 @@ def row_of(name: str, log: RunLog, metric: str) -> list[str]:
 
 
 def draw_curves(logs: Mapping[str, RunLog], metric: str, file: Path) -> None:
-    """A panel for the metric and one for each loss that a run has."""
+    """Plot the metric and each loss of any run, one panel each."""
     terms = list(dict.fromkeys(term for log in logs.values() for term in log.terms))
     columns = min(COLUMNS, 1 + len(terms))
     rows = math.ceil((1 + len(terms)) / columns)

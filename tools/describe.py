@@ -1,16 +1,15 @@
-"""What is distilled, in one page: the pair, its taps, views and losses, what is trained and saved, and the memory of a step.
+"""Describe a distillation: both models, taps, views, losses, what is trained and saved, and the memory of a step.
 
     python tools/describe.py CONFIG [--cfg-options KEY=VALUE ...]
 
-Builds the model and takes one step on two generated images: no data is needed, and mistakes in the config show in seconds.
-The teacher's weights are read where they lie on this machine, and are random otherwise.
+Builds the model and takes one step on two generated images. It needs no data, and reports mistakes in the config within
+seconds. The teacher's weights are loaded if they are on this machine, and are random otherwise.
 """
 
 import argparse
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from mmengine.analysis import get_model_complexity_info
@@ -18,20 +17,22 @@ from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-import serkd_mm  # noqa: F401  (registers the components, and says so clearly where a package is missing)
+import serkd_mm  # noqa: F401  (registers the components, and reports a missing package)
 from serkd_mm.distillers.config_errors import ConfigError
-from serkd_mm.distillers.teacher_weights import is_at_hand
+from serkd_mm.distillers.teacher_weights import weights_are_local
+from serkd_mm.tokenizers import Feature
 
 NUM_IMAGES = 2
 MIB = 2**20
 
 
 def main() -> None:
-    """Build, take a step, and print."""
+    """Build the model, take one step, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='a distillation config')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='as in tools/train.py')
@@ -39,93 +40,71 @@ def main() -> None:
     config = Config.fromfile(args.config)
     config.merge_from_dict(args.cfg_options or {})
     if config.model.type != 'RelationDistiller':
-        raise SystemExit(f'{args.config}: model.type is {config.model.type}; only a RelationDistiller distils')
+        raise SystemExit(f'{args.config}: model.type is {config.model.type}, but only a RelationDistiller distills')
     MMLogger.get_current_instance().setLevel('ERROR')
     warnings.simplefilter('ignore')
     torch.manual_seed(0)
     config.model.setdefault('data_preprocessor', config.get('data_preprocessor'))
     try:
         model = MODELS.build(config.model).train()
+        teacher_weights = load_teacher(model)
     except ConfigError as error:
         raise SystemExit(f'{args.config}: {error}') from None
-    step = Step(model)
+    batch = generated_batch(model)
+    losses, saved_bytes = training_step(model, batch)
+    with torch.no_grad():
+        features = model.extract_features(batch['inputs'])
     console = Console()
     for table in (
-        models_table(model, step),
-        taps_table(model, step),
-        views_table(model, step),
-        losses_table(model, step),
+        models_table(model),
+        taps_table(model, *features),
+        views_table(model),
+        tokens_table(model, *features),
+        losses_table(model, losses),
         saved_table(model),
-        memory_table(model, step, config.train_dataloader.batch_size),
+        memory_table(model, saved_bytes, config.train_dataloader.batch_size),
     ):
         console.print(table)
-    console.print(step.teacher_weights)
+    console.print(teacher_weights, soft_wrap=True)
 
 
-class Step:
-    """One step, forward and backward, on generated images, with what it met on its way.
+def load_teacher(model: nn.Module) -> str:
+    """Load the teacher's weights if they are on this machine; return a sentence about them.
 
-    Args:
-        model: The distiller.
-
-    Attributes:
-        image_shape: Channels, height and width.
-        teacher_weights: Which weights the teacher has, in words.
-        features: Features by tap, of the student and of the teacher.
-        tokens: Merged tokens by view, of the student and of the teacher.
-        losses: Weighted losses by name.
-        saved_bytes: What the forward pass keeps for the backward pass, of all images.
+    Raises:
+        ConfigError: They cannot be read or do not match the teacher.
     """
+    checkpoint = model.teacher.config.checkpoint
+    if checkpoint is None:
+        return 'model.teacher.checkpoint is not set: the values of the losses are those of a random teacher.'
+    if not weights_are_local(checkpoint):
+        return f"The teacher's weights ({checkpoint}) are not on this machine: the values are those of a random teacher."
+    model.teacher.load()
+    return f"The teacher's weights: {checkpoint}"
 
-    def __init__(self, model: nn.Module) -> None:
-        self.image_shape = model.input_size
-        self.teacher_weights = self._load_teacher(model)
-        self.features: tuple[dict, dict] = ({}, {})
-        self.tokens: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
-        raw = {
-            'inputs': torch.randint(0, 256, (NUM_IMAGES, *self.image_shape)).float(),
-            'data_samples': [DataSample().set_gt_label(label) for label in range(NUM_IMAGES)],
-        }
-        batch = model.data_preprocessor(raw, training=True)
-        with self._noting(model), count_saved(model) as saved:
-            self.losses = model.distillation_step(**batch)
-            total = model.parse_losses(self.losses)[0]
-        self.saved_bytes = sum(saved.values())
-        total.backward()
 
-    @staticmethod
-    def _load_teacher(model: nn.Module) -> str:
-        checkpoint = model.teacher.checkpoint
-        if checkpoint is None or not is_at_hand(checkpoint):
-            return f"The teacher's weights ({checkpoint}) are not on this machine: the losses are those of a random one."
-        model.teacher.load()
-        return f"The teacher's weights: {checkpoint}."
+def generated_batch(model: nn.Module) -> dict:
+    """A preprocessed batch of generated images with labels."""
+    images = torch.randint(0, 256, (NUM_IMAGES, *model.input_size)).float()
+    samples = [DataSample().set_gt_label(label) for label in range(NUM_IMAGES)]
+    return model.data_preprocessor({'inputs': images, 'data_samples': samples}, training=True)
 
-    @contextmanager
-    def _noting(self, model: nn.Module) -> Iterator[None]:
-        """Note what goes into the losses and out of the views."""
 
-        def note_features(_module: nn.Module, features: tuple) -> None:
-            self.features = features
-
-        def note_tokens(name: str) -> Callable:
-            return lambda _module, _inputs, pair: self.tokens.__setitem__(name, pair)
-
-        handles = [model.distill.register_forward_pre_hook(note_features)]
-        handles += [view.register_forward_hook(note_tokens(name)) for name, view in model.distill.views.items()]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+def training_step(model: nn.Module, batch: Mapping) -> tuple[dict[str, torch.Tensor], int]:
+    """Run forward and backward; return the weighted losses and the bytes that forward saved for backward."""
+    with count_saved(model) as saved:
+        losses = model.distillation_step(**batch)
+        total = model.parse_losses(losses)[0]
+    total.backward()
+    return losses, sum(saved.values())
 
 
 @contextmanager
 def count_saved(model: nn.Module) -> Iterator[dict[int, int]]:
-    """Bytes of each storage that is kept for the backward pass, weights aside."""
+    """Count the bytes of each storage that is saved for the backward pass, without weights."""
     weights = {weight.untyped_storage().data_ptr() for weight in (*model.parameters(), *model.teacher.parameters())}
     saved: dict[int, int] = {}
-    kept = []  # Alive, so that no two storages have one address.
+    kept = []  # Keeps the storages alive, so that no address is used twice.
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
@@ -138,103 +117,112 @@ def count_saved(model: nn.Module) -> Iterator[dict[int, int]]:
         yield saved
 
 
-def models_table(model: nn.Module, step: Step) -> Table:
-    """Both models."""
-    table = new_table('Models', 'side', 'model', 'parameters', 'FLOPs', 'images')
-    teacher_shape = (step.image_shape[0], *(model.teacher.input_size or step.image_shape[1:]))
-    for side, part, shape in (('student', model.student, step.image_shape), ('teacher', model.teacher.model, teacher_shape)):
+def models_table(model: nn.Module) -> Table:
+    """Student and teacher with their size and cost."""
+    table = new_table('Models', 'side', 'model', 'parameters', 'FLOPs', 'input')
+    channels, *student_size = model.input_size
+    sides = {
+        'student': (model.student, student_size),
+        'teacher': (model.teacher.model, model.teacher.config.input_size or student_size),
+    }
+    for side, (part, size) in sides.items():
+        shape = (channels, *size)
         flops = get_model_complexity_info(part, shape, show_table=False, show_arch=False)['flops_str']
         name = type(getattr(part, 'backbone', part)).__name__
         table.add_row(side, name, millions(part.parameters()), flops, 'x'.join(map(str, shape)))
     return table
 
 
-def taps_table(model: nn.Module, step: Step) -> Table:
-    """What is collected on both sides, without the dimension of images."""
-    table = new_table('Taps', 'tap', 'student', 'gives', 'teacher', 'gives')
-    student, teacher = step.features
-    for name in student:
-        table.add_row(
-            name,
-            model.student_taps.paths[name],
-            shape_of(student[name].tensor),
-            model.teacher.taps.paths[name],
-            shape_of(teacher[name].tensor),
-        )
+def taps_table(model: nn.Module, student: Mapping[str, Feature], teacher: Mapping[str, Feature]) -> Table:
+    """Modules that are tapped on both sides, with the shapes of their outputs for one image."""
+    table = new_table('Taps', 'tap', 'student', 'shape', 'teacher', 'shape')
+    for tap in student:
+        sides = ((model.student_taps, student), (model.teacher.taps, teacher))
+        table.add_row(tap, *(cell for taps, side in sides for cell in (taps.paths[tap], shape_of(side[tap].tensor))))
     return table
 
 
-def views_table(model: nn.Module, step: Step) -> Table:
-    """Tokens of each view."""
-    table = new_table('Views', 'view', 'tap', 'tokenizer', 'merger', 'student tokens', 'teacher tokens')
+def views_table(model: nn.Module) -> Table:
+    """Views with their components, which all taps of a view share."""
+    table = new_table('Views', 'view', 'tokenizer', 'merger')
     for name, view in model.distill.views.items():
-        tokenizer, merger = (
-            f'{type(part).__name__}({part.extra_repr()})' for part in (view.student.tokenizer, view.student.merger)
-        )
-        table.add_row(name, view.tap, tokenizer, merger, *map(shape_of, step.tokens[name]))
+        tokenizer = model.distill.tokenizers[view.tokenizer_of[view.taps[0]]].student
+        table.add_row(name, *(f'{type(part).__name__}({part.extra_repr()})' for part in (tokenizer, view.merger)))
     return table
 
 
-def losses_table(model: nn.Module, step: Step) -> Table:
-    """Each term of the sum, weighted."""
+def tokens_table(model: nn.Module, student: Mapping[str, Feature], teacher: Mapping[str, Feature]) -> Table:
+    """Tokens x channels of one image by view and tap."""
+    table = new_table('Tokens', 'view', 'tap', 'student', 'teacher')
+    with torch.no_grad():
+        tokens = model.distill.tokens(student, teacher)
+    for view, by_tap in tokens.items():
+        for tap, pair in by_tap.items():
+            table.add_row(view, tap, *map(shape_of, pair))
+    return table
+
+
+def losses_table(model: nn.Module, losses: Mapping[str, torch.Tensor]) -> Table:
+    """Terms of the total loss, weighted."""
     table = new_table('Losses (weighted, on two generated images)', 'loss', 'type', 'on', 'weight', 'value')
-    for name, value in step.losses.items():
-        about = ["the student's own", 'labels', '-']
+    for name, value in losses.items():
+        cells = ["the student's task loss", 'labels', '-']
         if name in model.distill.losses:
-            loss = model.distill.losses[name]
-            about = [type(loss).__name__, model.distill.on[name], f'{loss.loss_weight:g}']
-        table.add_row(name, *about, f'{value.item():.4g}')
+            loss = next(iter(model.distill.losses[name].values()))  # The losses of several taps have the same settings.
+            cells = [type(loss).__name__, model.distill.source_of[name], f'{loss.loss_weight:g}']
+        table.add_row(name, *cells, f'{value.item():.4g}')
     return table
 
 
 def saved_table(model: nn.Module) -> Table:
-    """What is trained, and what a checkpoint holds."""
-    table = new_table('Trained and saved', 'part of the checkpoint', 'entries', 'trained', 'numbers', 'for')
+    """Entries of a checkpoint by prefix, and how many of them are trained."""
+    table = new_table('Trained and saved', 'part of the checkpoint', 'entries', 'trained', 'values', 'needed by')
     trained = {id(weight) for weight in model.parameters() if weight.requires_grad}
-    entries = model.state_dict(keep_vars=True)
-    for prefix in dict.fromkeys(name.split('.')[0] for name in entries):
-        part = [value for name, value in entries.items() if name.split('.')[0] == prefix]
-        purpose = 'training alone' if prefix == 'distill' else 'the plain student'
-        own = [value for value in part if id(value) in trained]
-        table.add_row(f'{prefix}.*', str(len(part)), str(len(own)), millions(part), purpose)
+    parts: dict[str, list[torch.Tensor]] = {}
+    for name, value in model.state_dict(keep_vars=True).items():
+        parts.setdefault(name.split('.')[0], []).append(value)
+    for prefix, part in parts.items():
+        needed_by = 'training only' if prefix == 'distill' else 'the plain student'
+        num_trained = sum(id(value) in trained for value in part)
+        table.add_row(f'{prefix}.*', str(len(part)), str(num_trained), millions(part), needed_by)
     return table
 
 
-def memory_table(model: nn.Module, step: Step, batch_size: int) -> Table:
-    """Memory of a step in the number format of the weights; what the optimizer keeps comes on top."""
-    table = new_table(f'Memory of a step of {batch_size} images', 'what', 'MiB')
+def memory_table(model: nn.Module, saved_bytes: int, batch_size: int) -> Table:
+    """Memory of a step in the dtype of the weights; the state of the optimizer is not included."""
+    table = new_table(f'Memory of a step of {batch_size} images', 'part', 'MiB')
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     rows = {
         'student': size_of(model.parameters()) + size_of(model.buffers()),
         'teacher': size_of(model.teacher.parameters()) + size_of(model.teacher.buffers()),
         'gradients': size_of(trained),
-        'kept for the backward pass': step.saved_bytes * batch_size / NUM_IMAGES,
+        'saved for the backward pass': saved_bytes * batch_size / NUM_IMAGES,
     }
-    for what, size in {**rows, 'sum': sum(rows.values())}.items():
-        table.add_row(what, f'{size / MIB:,.0f}')
+    for part, size in {**rows, 'sum': sum(rows.values())}.items():
+        table.add_row(part, f'{size / MIB:,.0f}')
     return table
 
 
 def new_table(title: str, *columns: str) -> Table:
-    """A table with its title at the left."""
-    table = Table(title=title, title_justify='left', title_style='bold')
+    """An empty table with its title on the left."""
+    table = Table(title=title, title_justify='left', title_style='bold', box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow='fold')
     return table
 
 
 def shape_of(tensor: torch.Tensor) -> str:
-    """The shape of what there is for one image."""
+    """The shape without the batch dimension."""
     return ' x '.join(map(str, tensor.shape[1:]))
 
 
-def millions(tensors: Any) -> str:
-    """How many numbers there are."""
+def millions(tensors: Iterable[torch.Tensor]) -> str:
+    """The number of values, in millions."""
     return f'{sum(tensor.numel() for tensor in tensors) / 1e6:.2f} M'
 
 
-def size_of(tensors: Any) -> int:
-    """Their size in bytes."""
+def size_of(tensors: Iterable[torch.Tensor]) -> int:
+    """The size in bytes."""
     return sum(tensor.nbytes for tensor in tensors)
 
 

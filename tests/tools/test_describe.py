@@ -1,4 +1,4 @@
-"""One page about a pair, before any data is there."""
+"""tools/describe.py: its tables and its error messages."""
 
 import re
 
@@ -10,13 +10,17 @@ def describe(config, *options, succeed=True):
     return run_python('tools/describe.py', config, *options, succeed=succeed, COLUMNS='180')
 
 
-def rows(page):
-    """Cells of the first row of the tables that begins with a name, by that."""
-    lines = (re.split(r'\s*│\s*', line.strip())[1:-1] for line in page.splitlines() if line.startswith('│'))
-    cells: dict[str, list[str]] = {}
-    for first, *rest in lines:
-        cells.setdefault(first, rest)
-    return cells
+def tables(page):
+    """Return the cells of each row by table and first cell; a row of several taps has the tap in its key."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for line in page.splitlines():
+        cells = re.split(r'\s{2,}', line.strip())
+        if not line.startswith(' ') and line.strip():
+            title = cells[0]
+        elif len(cells) > 1:
+            key = ' '.join(cells[:2]) if title == 'Tokens' else cells[0]
+            found.setdefault(title, {})[key] = cells[1:]
+    return found
 
 
 @pytest.fixture(scope='module')
@@ -26,34 +30,50 @@ def config(tmp_path_factory):
     return root / 'config.py'
 
 
-def test_the_page_says_what_the_model_is(config):
+def test_tables_match_the_model(config):
     page = describe(config)
-    cells, model = rows(page), build_distiller()
-    assert cells['student'][:2] == ['DistilledVisionTransformer', f'{millions(model.student.parameters()):.2f} M']
-    assert cells['teacher'][:2] == ['VisionTransformer', f'{millions(model.teacher.parameters()):.2f} M']
-    assert cells['patches'] == ['backbone.layers[-1]', '18 x 16', 'backbone.layers[-1]', '17 x 24']
-    assert cells['tokens'][-2:] == ['16 x 16', '16 x 24']
-    assert cells['superpixels'][-2:] == ['4 x 16', '4 x 24']
-    assert cells['loss_rd'][:3] == ['TokenDistanceLoss', 'superpixels', '0.5']
-    assert all(float(cells[name][-1]) > 0 for name in ('loss_cls', 'loss_kd', 'loss_feat', 'loss_rd', 'loss_ra'))
+    cells, model = tables(page), build_distiller()
+    models, saved = cells['Models'], cells['Trained and saved']
+    assert models['student'][:2] == ['DistilledVisionTransformer', f'{millions(model.student.parameters()):.2f} M']
+    assert models['teacher'][:2] == ['VisionTransformer', f'{millions(model.teacher.parameters()):.2f} M']
+    assert cells['Taps']['patches'] == ['backbone.layers[-1]', '18 x 16', 'backbone.layers[-1]', '17 x 24']
+    assert cells['Views']['tokens'] == ['PatchTokenizer()', 'IdentityMerger()']
+    assert cells['Tokens']['tokens patches'][-2:] == ['16 x 16', '16 x 24']
+    assert cells['Tokens']['superpixels patches'][-2:] == ['4 x 16', '4 x 24']
+    losses = cells['Losses (weighted, on two generated images)']
+    assert losses['loss_rd'][:3] == ['TokenDistanceLoss', 'superpixels', '0.5']
+    assert all(float(losses[name][-1]) > 0 for name in ('loss_cls', 'loss_kd', 'loss_feat', 'loss_rd', 'loss_ra'))
     names = model.state_dict()
     for part in ('backbone', 'head', 'distill'):
-        assert cells[f'{part}.*'][0] == str(sum(name.startswith(f'{part}.') for name in names))
-    assert 'Memory of a step of 4 images' in page
+        assert saved[f'{part}.*'][0] == str(sum(name.startswith(f'{part}.') for name in names))
+    assert 'Memory of a step of 4 images' in cells
     assert 'random' in page
 
 
-def test_mistakes_show_without_data(config):
-    told = describe(config, '--cfg-options', 'model.losses.loss_rd.on=superpixel', succeed=False)
-    assert "model.losses.loss_rd.on='superpixel'" in told.splitlines()[-1]
+def test_config_error_is_reported_without_data(config):
+    message = describe(config, '--cfg-options', 'model.losses.loss_rd.on=superpixel', succeed=False)
+    assert "model.losses.loss_rd.on='superpixel'" in message.splitlines()[-1]
+
+
+def test_unreadable_teacher_checkpoint_is_reported(config, tmp_path):
+    (tmp_path / 'teacher.pth').write_bytes(b'PK')
+    message = describe(config, '--cfg-options', f'model.teacher.checkpoint={tmp_path}/teacher.pth', succeed=False)
+    assert f"{config}: model.teacher.checkpoint='{tmp_path}/teacher.pth'" in message.splitlines()[-1]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['deit-ti_mae-b', 'resnet18_resnet101', 'mobilenet-v2_swin-t'])
-def test_the_configs_of_the_repository_are_described(name):
-    cells = rows(describe(REPOSITORY / 'configs' / 'serkd' / f'{name}.py'))
-    expected = {'deit-ti_mae-b': '5.91 M', 'resnet18_resnet101': '11.69 M', 'mobilenet-v2_swin-t': '3.50 M'}
-    assert cells['student'][1] == expected[name]
+def test_repository_configs(name):
+    student = {'deit-ti_mae-b': '5.91 M', 'resnet18_resnet101': '11.69 M', 'mobilenet-v2_swin-t': '3.50 M'}
+    cells = tables(describe(REPOSITORY / 'configs' / 'serkd' / f'{name}.py'))
+    assert cells['Models']['student'][1] == student[name]
+    if name == 'resnet18_resnet101':  # A view of several taps has a row for each.
+        rows = {row: shapes[-2:] for row, shapes in cells['Tokens'].items() if row.startswith('superpixels')}
+        assert rows == {
+            'superpixels stage1': ['49 x 64', '49 x 256'],
+            'superpixels stage2': ['49 x 128', '49 x 512'],
+            'superpixels stage3': ['49 x 256', '49 x 1024'],
+        }
 
 
 def millions(tensors):

@@ -1,10 +1,11 @@
-"""Draw the superpixels of a teacher and its student on pictures, and the relations of one of them (paper, Fig. 3).
+"""Draw the superpixels of a teacher and its student for images, and the relations of one superpixel (Fig. 3 of SeRKD).
 
     python tools/visualization/vis_superpixels.py CONFIG [CHECKPOINT] IMAGE_OR_FOLDER [--out-dir DIR] [--view NAME]
+        [--tap NAME]
 
-CHECKPOINT is the student's; without it the student is untrained. The teacher's weights are those of the config. A drawing
-is written for each picture, below DIR where the picture is below FOLDER: the image, and for either side its superpixels,
-their outlines, their mean colours, and how far one superpixel (marked; --superpixel) is from each other one.
+CHECKPOINT is the student's; without it the student is not trained. The teacher's weights are those of the config. Each
+drawing shows the image and, for both sides, the superpixels, their outlines, their mean colors, and the distances from one
+superpixel (marked; --superpixel) to all others. DIR has the same subfolders as FOLDER.
 """
 
 import argparse
@@ -19,66 +20,70 @@ from mmengine.runner import load_checkpoint
 from mmengine.utils import track_iter_progress
 from mmpretrain.registry import MODELS, TRANSFORMS
 
-import serkd_mm  # noqa: F401  (registers the components, and says so clearly where a package is missing)
-from serkd_mm.distillers.teacher_weights import read_checkpoint
-from serkd_mm.hooks.image_error_hook import TellingPipeline
+import serkd_mm  # noqa: F401  (registers the components, and reports a missing package)
+from serkd_mm.fileio.safe_loading import read_checkpoint
+from serkd_mm.hooks.image_error_hook import ErrorContextPipeline
 from serkd_mm.visualization import draw_sample, find_view
 
 EXTENSIONS = {'.jpg', '.jpeg', '.png', '.bmp', '.ppm', '.tif', '.tiff', '.webp'}
 
 
 def main() -> None:
-    """Build the pair, and draw every picture."""
+    """Build the model, and draw all images."""
     args = parse_arguments()
     warnings.simplefilter('ignore')
     config = Config.fromfile(args.config)
     config.merge_from_dict(args.cfg_options or {})
     config.model.setdefault('data_preprocessor', config.get('data_preprocessor'))
-    pictures = find_pictures(args.pictures)
-    torch.manual_seed(0)  # What is not trained is the same at every start.
+    images = find_images(args.images)
+    torch.manual_seed(0)  # Weights that are not trained are the same in every run.
     model = MODELS.build(config.model)
-    view = find_view(model, args.view)
+    view = find_view(model, args.view, args.tap)
     model.init_weights()
     if args.checkpoint:
-        read_checkpoint(args.checkpoint, repr(str(args.checkpoint)))  # Says what is wrong with it, and runs no code.
+        read_checkpoint(args.checkpoint, repr(str(args.checkpoint)))  # The error names the file; no code is run.
         load_checkpoint(model, str(args.checkpoint), map_location='cpu')
     model.to(args.device)
-    pipeline = TellingPipeline(
-        Compose([TRANSFORMS.build(transform) for transform in config.test_dataloader.dataset.pipeline])
-    )
-    folder = args.pictures if args.pictures.is_dir() else args.pictures.parent
-    for path in track_iter_progress(pictures):
-        drawing = draw_sample(model, pipeline({'img_path': str(path)}), view, args.superpixel)
+    transforms = [TRANSFORMS.build(transform) for transform in config.test_dataloader.dataset.pipeline]
+    pipeline = ErrorContextPipeline(Compose(transforms))
+    folder = args.images if args.images.is_dir() else args.images.parent
+    for path in track_iter_progress(images):
+        drawing = draw_sample(model, pipeline({'img_path': str(path)}), view, args.superpixel, args.tap)
         imwrite(drawing[..., ::-1], str(args.out_dir / path.relative_to(folder).with_suffix('.png')))
-    print(f'\nWrote {len(pictures)} drawings to {args.out_dir}')
+    print(f'\nWrote {len(images)} drawings to {args.out_dir}')
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='a distillation config')
-    parser.add_argument('checkpoint', nargs='?', type=Path, help="the student's")
-    parser.add_argument('pictures', type=Path, metavar='image_or_folder')
-    parser.add_argument('--out-dir', type=Path, default=Path('work_dirs/superpixels'))
+    parser.add_argument(
+        'checkpoint', nargs='?', type=Path, help="the student's checkpoint; without it the student is not trained"
+    )
+    parser.add_argument(
+        'images', type=Path, metavar='image_or_folder', help='an image, or a folder that is searched for images'
+    )
+    parser.add_argument('--out-dir', type=Path, default=Path('work_dirs/superpixels'), help='folder of the drawings')
     parser.add_argument('--view', help='name of the view; by default the first with superpixels')
+    parser.add_argument('--tap', help="name of a tap of the view; by default the view's first")
     parser.add_argument(
         '--superpixel',
         type=int,
-        help='the one whose relations are drawn, counted row by row from 0; by default the middle one',
+        help='index of the superpixel whose distances are drawn, row by row from 0; by default the one in the middle',
     )
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='as in tools/train.py')
     return parser.parse_args()
 
 
-def find_pictures(path: Path) -> list[Path]:
-    """The picture, or all of a folder and of those inside it."""
+def find_images(path: Path) -> list[Path]:
+    """Return the image, or all images of the folder and its subfolders."""
     if path.is_file():
         return [path]
-    pictures = sorted(file for file in path.rglob('*') if file.suffix.lower() in EXTENSIONS)
-    if not pictures:
+    images = sorted(file for file in path.rglob('*') if file.suffix.lower() in EXTENSIONS)
+    if not images:
         raise SystemExit(f'{path} is neither a picture nor a folder with any')
-    return pictures
+    return images
 
 
 if __name__ == '__main__':
