@@ -1,4 +1,4 @@
-"""Small pairs and image folders that the tests share."""
+"""Small student-teacher pairs and image folders that the tests share."""
 
 import copy
 import os
@@ -33,7 +33,7 @@ STUDENT = dict(
         num_classes=NUM_CLASSES,
         in_channels=16,
         loss=dict(type='CrossEntropyLoss'),
-        init_cfg=dict(type='Normal', layer='Linear', std=0.5),  # zero, mmpretrain's default, would hide mistakes
+        init_cfg=dict(type='Normal', layer='Linear', std=0.5),  # zero, mmpretrain's default, would hide errors
     ),
     init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02),
 )
@@ -53,10 +53,10 @@ PREPROCESSOR = dict(num_classes=NUM_CLASSES, mean=[123.675, 116.28, 103.53], std
 
 
 def distiller_config(**changes) -> dict:
-    """The ``model`` part of ``configs/serkd/deit-ti_mae-b.py`` around a pair small enough for tests.
+    """Return the ``model`` part of ``configs/serkd/deit-ti_mae-b.py`` with a pair small enough for tests.
 
     Args:
-        changes: Settings by path with ``__`` for dots, as in ``teacher__checkpoint='x.pth'``.
+        changes: Settings by path with ``__`` for dots, such as ``teacher__checkpoint='x.pth'``.
     """
     model = Config.fromfile(CONFIGS / 'serkd' / 'deit-ti_mae-b.py').model
     model.student.model = copy.deepcopy(STUDENT)
@@ -64,6 +64,25 @@ def distiller_config(**changes) -> dict:
     model.teacher.checkpoint = None
     model.teacher.allow_random_teacher = True
     model.data_preprocessor = copy.deepcopy(PREPROCESSOR)
+    return _with_changes(model, changes)
+
+
+def cnn_distiller_config(**changes) -> dict:
+    """Return the ``model`` part of ``configs/cifar/cnn_serkd.py``, a pair of small CNNs whose views have three taps.
+
+    Args:
+        changes: As for :func:`distiller_config`.
+    """
+    model = Config.fromfile(CONFIGS / 'cifar' / 'cnn_serkd.py').model
+    model.teacher.model = Config.fromfile(CONFIGS / 'cifar' / 'cnn_teacher.py').model
+    model.teacher.checkpoint = None
+    model.teacher.allow_random_teacher = True
+    model.data_preprocessor = copy.deepcopy(PREPROCESSOR)
+    return _with_changes(model, changes)
+
+
+def _with_changes(model: dict, changes: dict) -> dict:
+    """Set each setting that is named by a path with ``__`` for dots."""
     config = Config(dict(model=model))
     for path, value in changes.items():
         owner = config.model
@@ -74,26 +93,26 @@ def distiller_config(**changes) -> dict:
     return config.model
 
 
-def build_distiller(**changes):
-    """A distiller of the small pair, with seeded weights."""
+def build_distiller(config=distiller_config, **changes):
+    """Build the distiller of a small pair with seeded weights."""
     torch.manual_seed(0)
-    model = MODELS.build(distiller_config(**changes))
+    model = MODELS.build(config(**changes))
     model.init_weights()
     return model
 
 
 def images(batch=4, size=32, seed=0) -> torch.Tensor:
-    """Normalised images ``(batch, 3, size, size)``."""
+    """Return normalized images ``(batch, 3, size, size)``."""
     return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 
 def labels(batch=4) -> list[DataSample]:
-    """One label per image."""
+    """Return one label per image."""
     return [DataSample().set_gt_label(index % NUM_CLASSES) for index in range(batch)]
 
 
 def write_images(root: Path, per_class: int, size: int = 40, seed: int = 0) -> Path:
-    """Write a folder ``<class>/<number>.jpg`` of generated pictures whose class shows in their colour."""
+    """Write a folder ``<class>/<number>.jpg`` of generated images whose color depends on the class."""
     rng = np.random.default_rng(seed)
     for label in range(NUM_CLASSES):
         folder = root / f'class{label}'
@@ -105,7 +124,7 @@ def write_images(root: Path, per_class: int, size: int = 40, seed: int = 0) -> P
 
 
 def training_config(root: Path, work_dir: Path, **changes) -> Config:
-    """A whole training of the small pair on the images below ``root``: 3 iterations an epoch, 2 epochs."""
+    """Return the config of a complete training of the small pair on the images in ``root``: 2 epochs of 3 iterations."""
     pipeline = [
         dict(type='LoadImageFromFile'),
         dict(type='RandomResizedCrop', scale=32),
@@ -141,7 +160,7 @@ def training_config(root: Path, work_dir: Path, **changes) -> Config:
 
 
 class Command:
-    """What unpickling makes a folder of."""
+    """Unpickling it creates a folder: code that safe loading must not run."""
 
     def __init__(self, path) -> None:
         self.path = path
@@ -151,16 +170,16 @@ class Command:
 
 
 def run_python(*arguments, cwd: Path = REPOSITORY, succeed: bool = True, **environment: str) -> str:
-    """Run Python in a process of its own, without warnings and with one thread.
+    """Run Python in a separate process, without warnings and with one thread.
 
     Args:
-        arguments: Of Python: a file below ``cwd``, ``-c`` or ``-m``, and what follows.
-        cwd: Where it runs.
-        succeed: Whether it has to end well or to fail.
-        environment: Variables beside those of the tests.
+        arguments: Arguments of Python: a file in ``cwd``, ``-c`` or ``-m``, and the arguments of that program.
+        cwd: Working directory.
+        succeed: Whether the process must succeed or fail.
+        environment: Environment variables in addition to those of the tests.
 
     Returns:
-        What it printed; what it told of the error where it failed as it should.
+        The standard output or, for a process that must fail, the standard error.
     """
     done = subprocess.run(
         [sys.executable, '-W', 'ignore', *map(str, arguments)],
@@ -175,13 +194,13 @@ def run_python(*arguments, cwd: Path = REPOSITORY, succeed: bool = True, **envir
 
 
 def copy_repository(folder: Path) -> Path:
-    """Copy what belongs to the repository, and nothing that was made in it, to a new folder."""
-    made = ('.git', '.venv', '.dist_test', '.*_cache', '__pycache__', '*.egg-info', 'build', 'data', 'work_dirs')
-    return shutil.copytree(REPOSITORY, folder, symlinks=True, ignore=shutil.ignore_patterns(*made))
+    """Copy the files of the repository, without generated ones, to a new folder."""
+    generated = ('.git', '.venv', '.dist_test', '.*_cache', '__pycache__', '*.egg-info', 'build', 'data', 'work_dirs')
+    return shutil.copytree(REPOSITORY, folder, symlinks=True, ignore=shutil.ignore_patterns(*generated))
 
 
 def run_ranks(script: str, num_ranks: int, *arguments) -> None:
-    """Run a test's file as the processes of ``num_ranks`` ranks; the last argument of each is its rank."""
+    """Run a test file as ``num_ranks`` processes; the last argument of each is its rank."""
     environment = {**os.environ, 'PYTHONPATH': str(Path(__file__).parent), 'OMP_NUM_THREADS': '1'}
     command = [sys.executable, '-W', 'ignore', script, *map(str, arguments)]
     ranks = [subprocess.Popen([*command, str(rank)], env=environment) for rank in range(num_ranks)]
@@ -189,6 +208,6 @@ def run_ranks(script: str, num_ranks: int, *arguments) -> None:
 
 
 def extra_memory(prepare: str, run: str) -> int:
-    """By how many MiB the peak of a process of its own grows while ``run`` is executed after ``prepare``."""
+    """Return by how many MiB the peak memory of a separate process grows while ``run`` is executed after ``prepare``."""
     code = f"import machine, torch\n{prepare}\nbefore = machine.peak('cpu')\n{run}\nprint(machine.peak('cpu') - before)"
     return int(run_python('-c', code, PYTHONPATH=str(REPOSITORY / 'tools' / 'benchmarks'))) // 2**20

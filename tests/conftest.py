@@ -7,7 +7,7 @@ import pytest
 import torch
 
 if not torch.cuda.is_available():
-    os.environ.setdefault('TRITON_INTERPRET', '1')  # read when kernels are defined, on import
+    os.environ.setdefault('TRITON_INTERPRET', '1')  # read on import, when kernels are defined
 
 from builders import write_images
 from mmengine.logging import MessageHub, MMLogger
@@ -19,13 +19,13 @@ _MANAGERS = (MessageHub, MMLogger, DefaultScope, Visualizer)
 
 @pytest.fixture(scope='session')
 def image_root(tmp_path_factory):
-    """A folder of 12 generated images of 4 classes."""
+    """Write a folder of 12 generated images of 4 classes."""
     return write_images(tmp_path_factory.mktemp('images'), per_class=3)
 
 
 @pytest.fixture
 def runner_scope():
-    """Leave mmengine's global state as it was: a Runner registers itself, and the default scope, by name."""
+    """Restore mmengine's global state afterwards: a Runner registers itself and the default scope by name."""
     before = [dict(manager._instance_dict) for manager in _MANAGERS]
     yield
     for manager, instances in zip(_MANAGERS, before, strict=True):
@@ -34,8 +34,8 @@ def runner_scope():
 
 
 @pytest.fixture
-def told():
-    """Messages of mmengine's current logger, as they come."""
+def logged():
+    """Collect the messages of mmengine's current logger."""
     messages = []
     handler = logging.Handler()
     handler.emit = lambda record: messages.append(record.getMessage())

@@ -1,4 +1,4 @@
-"""Mistakes in a config fail while the model is built, and say where they are and what would be right."""
+"""Errors in a config fail when the model is built; the message has the config key and the valid names."""
 
 import re
 
@@ -10,14 +10,15 @@ from serkd_mm.distillers.config_errors import ConfigError
 
 PATCHES = dict(type='PatchTokenizer')
 SUPERPIXELS = dict(type='SuperpixelMerger')
+SEVERAL = dict(tokenizer=PATCHES, merger=SUPERPIXELS)
 
 MISTAKES = [
-    # settings, config key that the message names, what else it says
+    # settings, config key in the message, something else in the message
     (dict(loses={}), 'model.loses', 'losses'),
     (dict(student__tap={}), 'model.student.tap', 'taps'),
     (dict(teacher__ckpt='x'), 'model.teacher.ckpt', 'checkpoint'),
     (dict(views__superpixels__mergers={}), 'model.views.superpixels.mergers', 'merger'),
-    (dict(student__taps={}), 'model.losses.loss_kd.on', 'no view and no tap'),
+    (dict(student__taps={}), 'model.losses.loss_kd.on', 'neither a view nor a tap'),
     (dict(student__taps__patches='backbone.layer[-1]'), 'model.student.taps.patches', "'layers'"),
     (dict(student__taps__patches='backbone.layers[2]'), 'model.student.taps.patches', '2 modules'),
     (dict(student__taps__patches='backbone[-1]'), 'model.student.taps.patches', 'not a list'),
@@ -31,9 +32,15 @@ MISTAKES = [
     (dict(teacher__taps__patches='backbone.ln2'), 'model.views', 'transformer block'),
     (dict(views__superpixels__tap='patchs'), 'model.views.superpixels.tap', "'patches'"),
     (dict(views__superpixels__tap=None), 'model.views.superpixels.tap', 'must name a tap'),
+    (dict(views__superpixels__taps=['patches']), 'model.views.superpixels', 'both tap and taps'),
+    (dict(views__superpixels=dict(SEVERAL, taps=[])), 'model.views.superpixels.taps', '[]'),
+    (dict(views__superpixels=dict(SEVERAL, taps='patches')), 'model.views.superpixels.taps', "'patches'"),
+    (dict(views__superpixels=dict(SEVERAL, taps=['patches', 'patches'])), 'model.views.superpixels.taps', 'different taps'),
+    (dict(views__superpixels=dict(SEVERAL, taps=['patches', None])), 'model.views.superpixels.taps', 'None'),
+    (dict(views__superpixels=dict(SEVERAL, taps=['patches', 'patchs'])), 'model.views.superpixels.taps', "'patches'"),
     (dict(views__logits=dict(tap='patches', tokenizer=PATCHES, merger=SUPERPIXELS)), 'model.views.logits', 'ambiguous'),
-    (dict(views__superpixels__tokenizer=dict(type='PatchTokeniser')), 'model.views.superpixels.tokenizer', 'PatchTokenizer'),
-    (dict(views__superpixels__tokenizer=dict(type='LinearClsHead')), 'model.views.superpixels.tokenizer', 'no Tokenizer'),
+    (dict(views__superpixels__tokenizer=dict(type='PatchTokenzier')), 'model.views.superpixels.tokenizer', 'PatchTokenizer'),
+    (dict(views__superpixels__tokenizer=dict(type='LinearClsHead')), 'model.views.superpixels.tokenizer', 'not a Tokenizer'),
     (dict(views__superpixels__tokenizer=dict(type='PoolTokenizer')), 'model.views.superpixels', 'feature map'),
     (
         dict(views__superpixels__refiner=dict(type='SuperpixelMerger')),
@@ -41,7 +48,7 @@ MISTAKES = [
         'SuperpixelRefiner',
     ),
     (dict(views__superpixels__merger=dict(type='SuperpixelMergers')), 'model.views.superpixels.merger', 'SuperpixelMerger'),
-    (dict(views__superpixels__merger=dict(type='LinearClsHead')), 'model.views.superpixels.merger', 'no Merger'),
+    (dict(views__superpixels__merger=dict(type='LinearClsHead')), 'model.views.superpixels.merger', 'not a Merger'),
     (dict(views__superpixels__merger__cells=2), 'model.views.superpixels.merger.cells', "'cell'"),
     (dict(views__superpixels__merger__cell=0), 'model.views.superpixels.merger', 'positive'),
     (dict(views__superpixels__merger__cell=5), 'model.views.superpixels', 'larger than the token grid 4x4'),
@@ -49,10 +56,10 @@ MISTAKES = [
     (dict(losses__loss_rd__on='superpixel'), 'model.losses.loss_rd.on', "'superpixels'"),
     (dict(losses__loss_rd__on='logits'), 'model.losses.loss_rd', 'compares tokens'),
     (dict(losses__loss_kd__on='tokens'), 'model.losses.loss_kd', 'compares logits'),
-    (dict(losses__loss_kd__on=None), 'model.losses.loss_kd.on', 'no view'),
+    (dict(losses__loss_kd__on=None), 'model.losses.loss_kd.on', 'neither a view nor a tap'),
     (dict(losses__loss_kdd=dict(loss_weight=2.0)), 'model.losses.loss_kdd', "no 'type'"),
     (dict(losses__kd=dict(type='LogitKLLoss', on='logits')), 'model.losses.kd', "'loss_'"),
-    (dict(losses__loss_cls=dict(type='LogitKLLoss', on='logits')), 'model.losses.loss_cls', 'own'),
+    (dict(losses__loss_cls=dict(type='LogitKLLoss', on='logits')), 'model.losses.loss_cls', 'task loss'),
     (dict(losses__loss_kd__type='LogitKLLos'), 'model.losses.loss_kd.type', "'LogitKLLoss'"),
     (dict(losses__loss_kd__temperature=2.0), 'model.losses.loss_kd.temperature', ''),
     (dict(losses__loss_kd__loss_wieght=2.0), 'model.losses.loss_kd.loss_wieght', "'loss_weight'"),
@@ -83,45 +90,47 @@ MISTAKES = [
 @pytest.mark.parametrize(
     ('settings', 'key', 'hint'), MISTAKES, ids=[f'{index}-{key}' for index, (_, key, _) in enumerate(MISTAKES)]
 )
-def test_the_message_names_the_key_and_what_is_right(settings, key, hint):
+def test_the_message_has_the_key_and_the_valid_names(settings, key, hint):
     with pytest.raises(ConfigError, match=re.escape(key)) as error:
         MODELS.build(distiller_config(**settings))
     assert hint in str(error.value)
 
 
-def test_a_missing_checkpoint_names_the_files_beside_it(tmp_path):
+def test_a_missing_checkpoint_lists_similar_files(tmp_path):
     (tmp_path / 'teacher_best.pth').touch()
     settings = dict(teacher__allow_random_teacher=False, teacher__checkpoint=str(tmp_path / 'teacher_bset.pth'))
     with pytest.raises(ConfigError, match=r'model\.teacher\.checkpoint=.*no such file.*teacher_best\.pth'):
         MODELS.build(distiller_config(**settings))
 
 
-def test_grids_that_differ_are_told_with_what_mends_it():
+def test_different_grids_of_student_and_teacher_are_reported_with_a_remedy():
     teacher = dict(TEACHER, backbone=dict(TEACHER['backbone'], patch_size=4))
-    told = r'model\.views\.tokens.*\(4, 4\).*\(8, 8\).*merger\.grid=\(4, 4\)'
-    with pytest.raises(ConfigError, match=told):
+    message = r'model\.views\.tokens.*\(4, 4\).*\(8, 8\).*merger\.grid=\(4, 4\)'
+    with pytest.raises(ConfigError, match=message):
         MODELS.build(distiller_config(teacher__model=teacher))
-    mended = dict(type='AvgPoolMerger', grid=(4, 4))
-    told = r'model\.views\.superpixels.*\(4, 4\).*\(8, 8\).*merger\.grid=\(4, 4\)'
-    with pytest.raises(ConfigError, match=told):
-        MODELS.build(distiller_config(teacher__model=teacher, views__tokens__merger=mended))
-    mended = dict(views__tokens__merger=mended, views__superpixels__merger=dict(type='SuperpixelMerger', grid=2))
-    MODELS.build(distiller_config(teacher__model=teacher, **mended))
+    tokens = dict(type='AvgPoolMerger', grid=(4, 4))
+    message = r'model\.views\.superpixels.*\(4, 4\).*\(8, 8\).*merger\.grid=\(4, 4\)'
+    with pytest.raises(ConfigError, match=message):
+        MODELS.build(distiller_config(teacher__model=teacher, views__tokens__merger=tokens))
+    superpixels = dict(type='SuperpixelMerger', grid=2)
+    MODELS.build(
+        distiller_config(teacher__model=teacher, views__tokens__merger=tokens, views__superpixels__merger=superpixels)
+    )
 
 
-def test_an_input_that_the_model_can_not_take_is_told():
+def test_an_input_size_that_does_not_fit_the_model_is_reported():
     with pytest.raises(ConfigError, match=r'\(2, 1, 32, 32\) failed.*model\.input_size'):
         MODELS.build(distiller_config(input_size=(1, 32, 32)))
 
 
-def test_labels_that_do_not_suit_the_student_are_told():
+def test_labels_that_do_not_fit_the_student_are_reported():
     settings = dict(student__model__train_cfg=dict(augments=dict(type='Mixup', alpha=0.8)))
     settings['data_preprocessor'] = dict(num_classes=7)
     with pytest.raises(ConfigError, match=r'generated images.*failed.*target'):
         MODELS.build(distiller_config(**settings))
 
 
-def test_without_a_teacher_there_is_no_training():
+def test_training_without_a_teacher_is_refused():
     model = MODELS.build(distiller_config(teacher=None))
     with pytest.raises(ConfigError, match=r'model\.teacher is None'):
         model.loss(None, None)

@@ -1,4 +1,4 @@
-"""Taps that a config leaves out."""
+"""Taps that are found when a config leaves them out."""
 
 import copy
 
@@ -13,21 +13,21 @@ from serkd_mm.distillers.default_taps import _patches, default_taps
 
 
 class TwiceTheFeatures(nn.Module):
-    """A head that gives no logits."""
+    """A head that does not return logits."""
 
     def forward(self, features):
         return features * 2
 
 
 FAMILIES = {
-    # backbone, size of the images, and its last block whose positions are at most 16 pixels apart
+    # backbone, image size, the last block whose positions are at most 16 pixels apart
     'vision transformer': (TEACHER['backbone'], 32, 'backbone.layers[2]'),
     'ResNet': (dict(type='ResNet', depth=18), 224, 'backbone.layer3'),
-    'ResNet on other images': (dict(type='ResNet', depth=18), 96, 'backbone.layer3'),
+    'ResNet on 96x96 images': (dict(type='ResNet', depth=18), 96, 'backbone.layer3'),
     'ResNet for CIFAR': (dict(type='ResNet_CIFAR', depth=18), 32, 'backbone.layer4'),
-    'VGG, which runs no stage as a whole': (dict(type='VGG', depth=11), 64, 'backbone.features[11]'),
+    'VGG, whose stages are not modules': (dict(type='VGG', depth=11), 64, 'backbone.features[11]'),
     'MobileNetV2': (dict(type='MobileNetV2'), 64, 'backbone.layer5'),
-    'Swin, whose stages also tell their shape': (dict(type='SwinTransformer', arch='tiny'), 224, 'backbone.stages[2]'),
+    'Swin, whose stages also return their shape': (dict(type='SwinTransformer', arch='tiny'), 224, 'backbone.stages[2]'),
     'ConvNeXt, which ends with a norm': (dict(type='ConvNeXt', arch='atto'), 64, 'backbone.stages[2]'),
     'XCiT, which ends with class attention': (
         dict(type='XCiT', patch_size=16, embed_dims=32, depth=3, num_heads=4, mlp_ratio=1.0),
@@ -44,14 +44,14 @@ def test_patches_are_the_last_block_at_stride_16(family):
     assert default_taps(model, {'patches'}, (3, size, size), 'taps') == dict(patches=expected)
 
 
-def test_logits_of_a_distilled_head_are_those_that_learn_the_teacher():
+def test_logits_of_a_distilled_head_are_those_trained_by_the_teacher():
     student = copy.deepcopy(STUDENT)
     assert default_taps(MODELS.build(student), {'logits'}, (3, 32, 32), 'taps') == dict(logits='head.layers.head_dist')
-    student['head']['type'] = 'DeiTClsHead'  # mmpretrain's own: a teacher, whose prediction is the mean of both.
+    student['head']['type'] = 'DeiTClsHead'  # mmpretrain's own, of a teacher: it predicts the mean of both.
     assert default_taps(MODELS.build(student), {'logits'}, (3, 32, 32), 'taps') == dict(logits='head')
 
 
-def test_a_head_that_gives_several_logits_is_tapped_at_the_last():
+def test_a_head_with_several_classifiers_is_tapped_at_the_last():
     backbone = dict(type='Conformer', arch='tiny')
     model = MODELS.build(
         dict(
@@ -63,7 +63,7 @@ def test_a_head_that_gives_several_logits_is_tapped_at_the_last():
     assert default_taps(model, {'logits'}, (3, 224, 224), 'taps') == dict(logits='head.trans_cls_head')
 
 
-def test_a_pair_without_taps_learns_what_the_same_pair_with_taps_learns():
+def test_losses_with_found_taps_equal_those_with_the_same_taps_given():
     losses = [
         model.train()(images(), labels(), mode='loss')
         for model in (build_distiller(), build_distiller(student__taps=None, teacher__taps=None))
@@ -72,7 +72,7 @@ def test_a_pair_without_taps_learns_what_the_same_pair_with_taps_learns():
     assert all(torch.equal(value, losses[1][name]) for name, value in losses[0].items())
 
 
-def test_looking_for_taps_changes_nothing():
+def test_finding_taps_does_not_change_the_model():
     model = MODELS.build(dict(type='ImageClassifier', backbone=dict(type='ResNet', depth=18))).train()
     before = copy.deepcopy(model.state_dict())
     default_taps(model, {'patches'}, (3, 64, 64), 'taps')
@@ -81,18 +81,18 @@ def test_looking_for_taps_changes_nothing():
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_what_can_not_be_found_is_told():
+def test_taps_that_cannot_be_found_are_reported():
     model = MODELS.build(TEACHER)
     with pytest.raises(ConfigError, match=r'^model\.teacher\.taps is left out, .*\(1, 32, 32\).*input_size'):
         default_taps(model, {'patches', 'logits'}, (1, 32, 32), 'model.teacher.taps')
     model.head = TwiceTheFeatures()
     with pytest.raises(ConfigError, match=r"^model\.teacher\.taps is left out, and no module of the model's head"):
         default_taps(model, {'logits'}, (3, 32, 32), 'model.teacher.taps')
-    with pytest.raises(ConfigError, match='no block of VisionTransformer gives a grid'):
+    with pytest.raises(ConfigError, match='no block of VisionTransformer returns a grid'):
         _patches(model, {}, (32, 32), 'model.teacher.taps')
 
 
-def test_a_teacher_sees_images_of_its_own_size():
+def test_input_size_resizes_the_teacher_s_images():
     teacher = dict(TEACHER, backbone=dict(TEACHER['backbone'], img_size=64, patch_size=16))
     model = build_distiller(teacher__model=teacher, teacher__input_size=64)
     seen = []

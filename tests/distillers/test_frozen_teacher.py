@@ -1,4 +1,4 @@
-"""Where the teacher's weights come from, and what it sees."""
+"""The teacher's weights and its input."""
 
 import copy
 import logging
@@ -23,7 +23,7 @@ def weights():
 
 @pytest.fixture
 def checkpoint(weights, tmp_path):
-    """A teacher's checkpoint as mmengine saves it."""
+    """Save a teacher's checkpoint as mmengine does."""
     path = tmp_path / 'teacher.pth'
     torch.save(dict(meta=dict(epoch=1), state_dict=weights), path)
     return path
@@ -39,7 +39,7 @@ def save(tmp_path, content):
     return path
 
 
-def test_weights_are_read_when_training_starts_and_not_before(checkpoint, weights):
+def test_weights_are_loaded_when_training_starts_and_not_before(checkpoint, weights):
     torch.manual_seed(0)
     config = distiller_config(teacher__checkpoint=str(checkpoint), teacher__allow_random_teacher=False)
     model = MODELS.build(config)
@@ -50,14 +50,14 @@ def test_weights_are_read_when_training_starts_and_not_before(checkpoint, weight
 
 
 @pytest.mark.parametrize('training', [True, False])
-def test_a_step_without_init_weights_reads_them_too(checkpoint, weights, training):
+def test_a_step_without_init_weights_loads_them_too(checkpoint, weights, training):
     config = distiller_config(teacher__checkpoint=str(checkpoint), teacher__allow_random_teacher=False)
     model = MODELS.build(config).train(training)
     model(images(), labels(), mode='loss')
     assert torch.equal(model.teacher.model.head.fc.weight, weights['head.fc.weight'])
 
 
-def test_a_bare_or_wrapped_state_dict_and_a_distilled_student_serve(tmp_path, weights):
+def test_bare_and_wrapped_state_dicts_and_distilled_students_load(tmp_path, weights):
     wrapped = {f'module.{name}': value for name, value in weights.items()}
     for content in (weights, wrapped, dict(model=weights), dict(weights, **{'distill.losses.x.weight': torch.ones(1)})):
         model = from_checkpoint(save(tmp_path, content))
@@ -66,7 +66,7 @@ def test_a_bare_or_wrapped_state_dict_and_a_distilled_student_serve(tmp_path, we
 
 def test_a_url_is_fetched_once_when_training_starts(checkpoint, weights, tmp_path, monkeypatch):
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
-    url = checkpoint.as_uri()  # file://: the same road as https://, without a network
+    url = checkpoint.as_uri()  # file:// takes the same path as https://, without a network
     config = distiller_config(teacher__checkpoint=url, teacher__allow_random_teacher=False)
     model = MODELS.build(config)
     cached = tmp_path / 'cache' / 'hub' / 'checkpoints' / 'teacher.pth'
@@ -78,14 +78,14 @@ def test_a_url_is_fetched_once_when_training_starts(checkpoint, weights, tmp_pat
     assert torch.equal(from_checkpoint(url).teacher.model.head.fc.weight, weights['head.fc.weight'])
 
 
-def test_a_url_that_cannot_be_fetched_is_told(tmp_path, monkeypatch):
+def test_a_url_that_cannot_be_fetched_is_reported(tmp_path, monkeypatch):
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
     with pytest.raises(ConfigError, match=r'model\.teacher\.checkpoint=.*could not be fetched'):
         from_checkpoint((tmp_path / 'missing.pth').as_uri())
 
 
 @pytest.mark.parametrize('source', ['nothing', 'a missing file', 'a missing url'])
-def test_a_random_teacher_must_be_allowed_and_is_told_loudly(source, tmp_path, monkeypatch):
+def test_a_random_teacher_must_be_allowed_and_logs_a_warning(source, tmp_path, monkeypatch):
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
     missing = tmp_path / 'missing.pth'
     checkpoint = {'nothing': None, 'a missing file': str(missing), 'a missing url': missing.as_uri()}[source]
@@ -103,7 +103,7 @@ def test_a_random_teacher_must_be_allowed_and_is_told_loudly(source, tmp_path, m
         build_distiller(teacher__checkpoint=checkpoint, teacher__allow_random_teacher=False)
 
 
-def test_true_means_the_zoo_s_own_weights():
+def test_checkpoint_true_means_the_zoo_s_weights():
     model = MODELS.build(
         distiller_config(
             student__model='deit-tiny-distilled_3rdparty_in1k',
@@ -113,12 +113,12 @@ def test_true_means_the_zoo_s_own_weights():
             input_size=(3, 32, 32),
         )
     )
-    assert model.teacher.checkpoint.startswith('https://')
-    assert model.teacher.checkpoint.endswith('.pth')
+    assert model.teacher.config.checkpoint.startswith('https://')
+    assert model.teacher.config.checkpoint.endswith('.pth')
 
 
-@pytest.mark.skipif(digit_version(torch.__version__) < digit_version('2.6'), reason='older torch has no list to extend')
-def test_a_checkpoint_of_an_mmengine_training_serves_with_its_history(tmp_path, weights):
+@pytest.mark.skipif(digit_version(torch.__version__) < digit_version('2.6'), reason='older torch cannot allow classes')
+def test_a_checkpoint_with_mmengine_s_logged_history_loads(tmp_path, weights):
     content = dict(state_dict=weights, message_hub=dict(log_scalars=dict(loss=HistoryBuffer([1.0], [1]))))
     model = from_checkpoint(save(tmp_path, content))
     assert torch.equal(model.teacher.model.head.fc.weight, weights['head.fc.weight'])
@@ -168,7 +168,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path, weights, save_wit
         PREPROCESSOR,
     ],
 )
-def test_the_teacher_sees_what_its_own_preprocessor_would_give(statistics):
+def test_the_teacher_s_input_equals_its_own_preprocessor_s_output(statistics):
     model = build_distiller(teacher__model=dict(TEACHER, data_preprocessor=dict(type='ClsDataPreprocessor', **statistics)))
     raw = torch.randint(0, 256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(0))
     student_input = model.data_preprocessor(dict(inputs=raw))['inputs']
@@ -181,6 +181,6 @@ def test_the_teacher_sees_what_its_own_preprocessor_would_give(statistics):
         assert seen[0] is student_input
 
 
-def test_a_teacher_without_statistics_sees_the_student_s_input():
+def test_a_teacher_without_a_preprocessor_gets_the_student_s_input():
     model = build_distiller()
-    assert model.teacher.renormalise.identity
+    assert model.teacher.renormalize.identity

@@ -1,4 +1,4 @@
-"""Gradients of several ranks, in processes of their own: started as a script, this file is one of them."""
+"""Gradients of several ranks, each in a separate process; run as a script, this file is one rank."""
 
 import sys
 
@@ -21,14 +21,14 @@ LOSSES = {
 
 
 def gradients(model, inputs, data_samples):
-    """Gradients of the summed losses by name, of the student and of what is trained with it."""
+    """Return the gradients of all trained parameters by name."""
     total, _ = model.parse_losses(model(inputs, data_samples, mode='loss'))
     total.backward()
     return {name: weight.grad for name, weight in model.named_parameters()}
 
 
 def run_rank(rank, folder, losses):
-    """One step of one rank's images under DDP, its gradients saved in ``folder``."""
+    """Take one step on the images of one rank under DDP, and save its gradients in ``folder``."""
     distributed.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=NUM_RANKS)
     distiller = build_distiller(**LOSSES[losses])
     model = MMDistributedDataParallel(distiller)  # find_unused_parameters is False
@@ -48,14 +48,14 @@ def labels_of(rank):
 
 
 @pytest.mark.parametrize('losses', LOSSES)
-def test_two_ranks_have_the_gradients_of_one_process(losses, tmp_path):
+def test_gradients_of_two_ranks_equal_those_of_one_process(losses, tmp_path):
     run_ranks(__file__, NUM_RANKS, tmp_path, losses)
     first, second = (torch.load(tmp_path / f'{rank}.pth', weights_only=True) for rank in range(NUM_RANKS))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
-    if losses == 'serkd':  # Every loss is one per image: a batch of all images is the mean of the ranks' batches.
+    if losses == 'serkd':  # Every loss is a mean over images, so the mean of the ranks is the loss of one large batch.
         expected = gradients(build_distiller(), images(BATCH * NUM_RANKS), labels(BATCH * NUM_RANKS))
-    else:  # RKD relates the images of a rank's own batch.
+    else:  # RKD compares the images of each rank's batch.
         parts = [gradients(build_distiller(**LOSSES[losses]), images_of(r), labels_of(r)) for r in range(NUM_RANKS)]
         expected = {name: torch.stack([part[name] for part in parts]).mean(dim=0) for name in parts[0]}
         together = gradients(build_distiller(**LOSSES[losses]), images(BATCH * NUM_RANKS), labels(BATCH * NUM_RANKS))

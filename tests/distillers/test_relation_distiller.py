@@ -1,19 +1,24 @@
-"""One step of the distiller: what it computes, what it trains and what it leaves alone."""
+"""One step of the distiller: its losses, the parameters that it trains and those that it must not change."""
 
 import copy
+from collections import Counter
 
 import pytest
 import torch
-from builders import STUDENT, TEACHER, build_distiller, distiller_config, images, labels
+from builders import STUDENT, TEACHER, build_distiller, cnn_distiller_config, distiller_config, images, labels
+from formulas import dense_superpixels
 from mmpretrain.apis import ModelHub
 from mmpretrain.registry import MODELS
-from reference import dense_superpixels, listing_angle_loss, listing_distance_loss
+
+from serkd_mm.distillers.config_errors import ConfigError
+from serkd_mm.distillers.taps import single_tensor
+from serkd_mm.ops import reference
 
 LOSSES = ['loss_cls', 'loss_kd', 'loss_feat', 'loss_rd', 'loss_ra']
 
 
 def patch_grid(model, inputs):
-    """Patch tokens of the last block as a grid ``(B, C, 4, 4)``, found without taps."""
+    """Compute the patch tokens of the last block as a grid ``(B, C, 4, 4)``, without taps."""
     kept = {}
     handle = model.backbone.layers[-1].register_forward_hook(lambda *args: kept.update(tokens=args[2]))
     model(inputs, mode='tensor')
@@ -22,7 +27,7 @@ def patch_grid(model, inputs):
 
 
 @pytest.mark.parametrize('batch', [1, 4])
-def test_every_term_is_the_paper_s(batch):
+def test_every_loss_equals_the_paper_s_equation(batch):
     model = build_distiller()
     inputs, samples = images(batch), labels(batch)
     losses = model(inputs, samples, mode='loss')
@@ -32,7 +37,7 @@ def test_every_term_is_the_paper_s(batch):
     grids = [patch_grid(side, inputs).detach() for side in (student, teacher)]
     superpixels = [dense_superpixels(grid, 2, 1)[0] for grid in grids]
     student_tokens, teacher_tokens = (grid.flatten(2).mT.double() for grid in grids)
-    projector = model.distill.losses.loss_feat.projector
+    projector = model.distill.losses.loss_feat.patches.projector
     projected = student_tokens @ projector.weight.double().T + projector.bias.double()
     class_token, dist_token = student.backbone(inputs)[-1]
     class_logits, dist_logits = student.head.layers.head(class_token), student.head.layers.head_dist(dist_token)
@@ -42,14 +47,14 @@ def test_every_term_is_the_paper_s(batch):
         'loss_cls': -class_logits.double().log_softmax(1).gather(1, target[:, None]).mean(),
         'loss_kd': (log_teacher.exp() * (log_teacher - log_student)).sum(1).mean(),
         'loss_feat': (projected - teacher_tokens).square().mean(),
-        'loss_rd': 0.5 * listing_distance_loss(*superpixels),
-        'loss_ra': listing_angle_loss(*superpixels),
+        'loss_rd': 0.5 * reference.distance_relation_loss(*superpixels),
+        'loss_ra': reference.angle_relation_loss(*superpixels),
     }
     for name in LOSSES:
         torch.testing.assert_close(losses[name].double(), expected[name], rtol=2e-5, atol=1e-9, msg=name)
 
 
-def test_the_teacher_stays_bit_identical_and_in_eval_while_the_student_learns():
+def test_the_teacher_stays_bit_identical_and_in_eval_mode_while_the_student_trains():
     teacher_with_batch_norm = dict(
         type='ImageClassifier',
         backbone=dict(type='ResNet', depth=18, num_stages=4, out_indices=(3,)),
@@ -81,13 +86,14 @@ def test_the_teacher_stays_bit_identical_and_in_eval_while_the_student_learns():
     assert 'head.layers.head_dist.weight' in changed
 
 
-def test_every_student_parameter_and_the_projector_get_a_gradient():
-    model = build_distiller()
+@pytest.mark.parametrize('config', [distiller_config, cnn_distiller_config])
+def test_every_student_parameter_and_every_distillation_layer_gets_a_gradient(config):
+    model = build_distiller(config)
     sum(model(images(), labels(), mode='loss').values()).backward()
     assert [name for name, weight in model.named_parameters() if weight.grad is None] == []
 
 
-def test_nothing_that_walks_the_model_meets_the_teacher():
+def test_the_teacher_is_not_a_submodule_and_copies_share_it():
     model = build_distiller()
     teacher = {id(tensor) for tensor in [*model.teacher.parameters(), *model.teacher.buffers()]}
     assert teacher.isdisjoint(id(tensor) for tensor in [*model.parameters(), *model.buffers()])
@@ -100,7 +106,7 @@ def test_nothing_that_walks_the_model_meets_the_teacher():
     assert all(weight.grad is None for weight in model.parameters()), 'the copy taps its own student'
 
 
-def test_the_teacher_follows_the_images_and_not_a_copy():
+def test_the_teacher_moves_to_the_images_and_not_with_a_copy():
     model = build_distiller()
     copy.deepcopy(model).to('meta')
     assert model.teacher.model.head.fc.weight.device.type == 'cpu'
@@ -121,7 +127,7 @@ def test_the_dry_run_changes_no_weight_and_leaves_no_gradient_or_hook():
 
 
 def cnn_student(*stages):
-    """A ResNet-18 that gives the last of ``stages``, taught by logits alone."""
+    """Return the config of a ResNet-18 that returns the last of ``stages`` and is distilled by logits alone."""
     student = dict(
         type='ImageClassifier',
         backbone=dict(type='ResNet', depth=18, num_stages=4, out_indices=stages),
@@ -132,33 +138,33 @@ def cnn_student(*stages):
     return distiller_config(student=dict(model=student, taps=dict(logits='head')), views=None, losses=only_logits)
 
 
-def test_the_dry_run_leaves_running_statistics_and_memories_alone():
+def test_the_dry_run_changes_neither_running_statistics_nor_queues():
     model = MODELS.build(cnn_student(3))
     means = [value for name, value in model.student.named_buffers() if name.endswith('running_mean')]
     assert means
     assert all((mean == 0).all() for mean in means)
-    remembering = build_distiller(losses__loss_rrd=dict(type='RRDLoss', on='tokens', queue_size=8))
-    assert remembering.distill.losses.loss_rrd.num_enqueued == 0
-    remembering(images(), labels(), mode='loss')
-    assert remembering.distill.losses.loss_rrd.num_enqueued == 4
+    with_queue = build_distiller(losses__loss_rrd=dict(type='RRDLoss', on='tokens', queue_size=8))
+    assert with_queue.distill.losses.loss_rrd.patches.num_enqueued == 0
+    with_queue(images(), labels(), mode='loss')
+    assert with_queue.distill.losses.loss_rrd.patches.num_enqueued == 4
 
 
-def test_parameters_that_no_loss_reaches_are_told(told):
+def test_parameters_that_no_loss_reaches_are_logged(logged):
     MODELS.build(cnn_student(2))
-    (message,) = [message for message in told if 'No loss reaches' in message]
+    (message,) = [message for message in logged if 'No loss reaches' in message]
     assert 'backbone.layer4.0.conv1.weight' in message
     assert 'backbone.layer3' not in message
 
 
-def test_parameters_that_are_read_in_training_alone_are_not_told_of(told):
-    # LeViT's attention biases are cached while it is evaluated.
+def test_parameters_that_are_used_in_training_only_are_not_logged(logged):
+    # LeViT caches its attention biases in evaluation mode.
     config = distiller_config(
         student=dict(model='levit-128s_3rdparty_in1k', taps=dict(patches='backbone.stages[0]', logits='head.head_dist')),
         teacher__model='deit-tiny_4xb256_in1k',
     )
     config.data_preprocessor = None  # the zoo's own
     MODELS.build(config)
-    assert not [message for message in told if 'No loss reaches' in message]
+    assert not [message for message in logged if 'No loss reaches' in message]
 
 
 def test_prediction_and_features_are_the_student_s():
@@ -177,24 +183,67 @@ def test_prediction_and_features_are_the_student_s():
     )
 
 
-def test_a_loss_of_none_is_left_out_and_an_unread_view_is_not_computed():
+def test_a_loss_of_none_is_removed_and_an_unread_view_is_not_computed():
     model = build_distiller(losses__loss_feat=None)
     assert list(model(images(), labels(), mode='loss')) == ['loss_cls', 'loss_kd', 'loss_rd', 'loss_ra']
     assert list(model.distill.views) == ['superpixels']
     assert not [name for name in model.state_dict() if name.startswith('distill.')]
 
 
-def test_each_view_and_the_teacher_run_once_a_step():
-    model = build_distiller()
-    calls = []
-    for name, module in {
-        'teacher': model.teacher.model.backbone,
-        'student superpixels': model.distill.views['superpixels'].student.merger,
-        'teacher superpixels': model.distill.views['superpixels'].teacher.merger,
-    }.items():
-        module.register_forward_hook(lambda *_, name=name: calls.append(name))
+@pytest.mark.parametrize('config', [distiller_config, cnn_distiller_config])
+def test_teacher_student_tokenizers_and_mergers_run_once_per_step(config):
+    model = build_distiller(config)
+    expected = {'teacher': 1, 'student': 1}
+    modules = {'teacher': model.teacher.model.backbone, 'student': model.student.backbone}
+    for name, tokenizer in model.distill.tokenizers.items():
+        modules[f'tokenizer {name}'] = tokenizer
+        expected[f'tokenizer {name}'] = 1
+    for name, view in model.distill.views.items():
+        modules[f'merger {name}'] = view.merger
+        expected[f'merger {name}'] = 2 * len(view.taps)  # Student and teacher share it.
+    calls = Counter()
+    for name, module in modules.items():
+        module.register_forward_hook(lambda *_, name=name: calls.update([name]))
     model(images(), labels(), mode='loss')
-    assert sorted(calls) == ['student superpixels', 'teacher', 'teacher superpixels']
+    assert calls == expected
+
+
+@pytest.mark.parametrize('config', [distiller_config, cnn_distiller_config])
+def test_extract_features_returns_what_training_taps(config):
+    model = build_distiller(config).eval()  # In training mode, the first step would change the statistics of the second.
+    kept = {'student': {}, 'teacher': {}}
+    for side, network, taps in (
+        ('student', model.student, model.student_taps),
+        ('teacher', model.teacher.model, model.teacher.taps),
+    ):
+        for name, path in taps.paths.items():
+            module = eval(f'network.{path}', {'network': network})
+            module.register_forward_hook(lambda *args, side=side, name=name: kept[side].update({name: args[2]}))
+    hooks = {module: len(module._forward_hooks) for module in [*model.modules(), *model.teacher.modules()]}
+    model(images(), labels(), mode='loss')
+    trained = {side: {name: single_tensor(output) for name, output in kept[side].items()} for side in kept}
+
+    student, teacher = model.extract_features(images())
+    for side, features in (('student', student), ('teacher', teacher)):
+        assert features.keys() == trained[side].keys() == model.distill.used_taps
+        for name, feature in features.items():
+            assert torch.equal(feature.tensor, trained[side][name]), (side, name)
+            assert feature.image_size == (32, 32)
+            assert feature.tensor.requires_grad == (side == 'student')
+    assert hooks == {module: len(module._forward_hooks) for module in hooks}
+
+
+def test_extract_features_loads_the_teacher_s_weights(tmp_path):
+    teacher = MODELS.build(copy.deepcopy(TEACHER))
+    torch.save(teacher.state_dict(), tmp_path / 'teacher.pth')
+    config = distiller_config(teacher__checkpoint=str(tmp_path / 'teacher.pth'), teacher__allow_random_teacher=False)
+    _, features = MODELS.build(config).extract_features(images())
+    assert torch.equal(features['logits'].tensor, teacher.eval()(images()))
+
+
+def test_extract_features_without_a_teacher_is_refused():
+    with pytest.raises(ConfigError, match=r'model\.teacher is None'):
+        MODELS.build(distiller_config(teacher=None)).extract_features(images())
 
 
 def test_soft_targets_of_mixup_reach_both_sides():
@@ -212,7 +261,7 @@ def test_soft_targets_of_mixup_reach_both_sides():
     assert torch.equal(*seen)
 
 
-def test_another_image_size_than_the_dry_run_s():
+def test_images_of_another_size_than_the_dry_run_s():
     model = build_distiller()
     losses = model(images(2, size=48), labels(2), mode='loss')
     assert all(value.isfinite() for value in losses.values())
@@ -227,7 +276,7 @@ def test_autocast_trains_and_keeps_relations_in_float32():
     assert all(weight.grad.isfinite().all() for weight in model.parameters())
 
 
-def test_students_and_teachers_by_config_file_and_zoo_name():
+def test_student_and_teacher_by_config_file_and_zoo_name():
     model = MODELS.build(
         distiller_config(
             student__model='mmpretrain::deit/deit-tiny-distilled_4xb256_in1k.py',
@@ -241,13 +290,13 @@ def test_students_and_teachers_by_config_file_and_zoo_name():
     assert type(model.teacher.model.backbone).__name__ == 'VisionTransformer'
 
 
-def test_the_zoo_s_own_config_is_left_alone():
+def test_the_zoo_s_config_is_not_changed():
     name = 'deit-tiny-distilled_3rdparty_in1k'
     MODELS.build(distiller_config(teacher=None, student__model=name))
     assert ModelHub.get(name).config.model.head.type == 'DeiTClsHead'
 
 
-def test_the_training_s_preprocessor_goes_before_the_one_beside_a_zoo_student():
+def test_the_config_s_preprocessor_takes_precedence_over_the_zoo_student_s():
     student = 'mmpretrain::deit/deit-tiny-distilled_4xb256_in1k.py'
     ours = dict(num_classes=1000, mean=[1.0, 2.0, 3.0], std=[4.0, 5.0, 6.0])
     for given, mean in ((ours, [1.0, 2.0, 3.0]), (None, [123.675, 116.28, 103.53])):
@@ -255,8 +304,8 @@ def test_the_training_s_preprocessor_goes_before_the_one_beside_a_zoo_student():
         torch.testing.assert_close(model.data_preprocessor.mean.flatten(), torch.tensor(mean))
 
 
-def test_a_resolution_and_width_of_one_s_own():
+def test_the_projector_fits_a_teacher_of_another_width():
     teacher = copy.deepcopy(TEACHER)
     teacher['backbone']['arch']['embed_dims'] = 16
     model = build_distiller(teacher__model=dict(teacher, head=dict(teacher['head'], in_channels=16)))
-    assert model.distill.losses.loss_feat.projector.weight.shape == (16, 16)
+    assert model.distill.losses.loss_feat.patches.projector.weight.shape == (16, 16)

@@ -1,4 +1,4 @@
-"""Compiled, channels last, in another format: the same step, run differently."""
+"""Compilation, channels-last memory format and the teacher's autocast dtype: same results, executed differently."""
 
 import copy
 import shutil
@@ -15,7 +15,7 @@ from serkd_mm.distillers.config_errors import ConfigError
 
 
 class Graphs:
-    """A backend of torch.compile that runs what it is given as it is, and counts."""
+    """A backend of torch.compile that runs each graph unchanged and counts the graphs."""
 
     def __init__(self):
         self.count = 0
@@ -25,8 +25,8 @@ class Graphs:
         return graph.forward
 
 
-class NoHostSynchronisation(TorchDispatchMode):
-    """Refuses what makes a GPU's host wait: reading a number, or a shape that depends on numbers."""
+class NoHostSynchronization(TorchDispatchMode):
+    """Fail on operations that make the host wait for a GPU: reading a value, or a shape that depends on values."""
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name = function.overloadpacket._qualified_op_name
@@ -38,9 +38,11 @@ class NoHostSynchronisation(TorchDispatchMode):
 
 
 def cnn_distiller(**changes):
-    """``configs/serkd/resnet18_resnet101.py`` for images of 64 x 64 and a small teacher, both sides with ``changes``."""
+    """Build ``configs/serkd/resnet18_resnet101.py`` for 64x64 images and a small teacher, both sides with ``changes``."""
     config = Config.fromfile(CONFIGS / 'serkd' / 'resnet18_resnet101.py').model
     config.update(data_preprocessor=PREPROCESSOR, input_size=(3, 64, 64))
+    for view in config.views.values():
+        view.tokenizer.grid = 4
     resnet18 = dict(
         type='ImageClassifier',
         backbone=dict(type='ResNet', depth=18, num_stages=4, out_indices=(3,)),
@@ -55,7 +57,7 @@ def cnn_distiller(**changes):
 
 
 def step(model, batch=4, size=32):
-    """Losses and gradients of one step on given images."""
+    """Return the losses and gradients of one step."""
     model.zero_grad()
     losses = model(images(batch, size), labels(batch), mode='loss')
     sum(losses.values()).backward()
@@ -80,15 +82,15 @@ def test_a_compiled_backbone_gives_the_same_losses_and_gradients(build):
     assert graphs.count == 0  # the dry run does not compile
     share_weights(plain, compiled)
     torch.testing.assert_close(step(compiled, size=size), step(plain, size=size))
-    # Stem or patch embedding aside: 4 stages on both sides; 2 blocks of the student and 3 of the teacher.
+    # At least: 4 stages on each side; 2 blocks of the student and 3 of the teacher.
     assert graphs.count >= (8 if build is cnn_distiller else 5)
     compiled_once = graphs.count
     torch.testing.assert_close(step(compiled, size=size), step(plain, size=size))
     assert graphs.count == compiled_once
 
 
-def test_stochastic_depth_does_not_cut_blocks_into_pieces():
-    # Its rates are numbers of numpy, which torch takes for tensors, and what hangs on them can not be compiled.
+def test_stochastic_depth_does_not_break_the_graph():
+    # Its rates are NumPy scalars, which torch.compile would treat as tensors, with a graph break in every block.
     counts = []
     for rate in (0.0, 0.1):
         graphs = Graphs()
@@ -97,7 +99,7 @@ def test_stochastic_depth_does_not_cut_blocks_into_pieces():
     assert counts[0] == counts[1]
 
 
-def test_a_copy_of_a_compiled_model_runs_its_own_weights():
+def test_a_copy_of_a_compiled_model_uses_its_own_weights():
     model = build_distiller(student__compile=dict(backend=Graphs()))
     step(model)
     average = copy.deepcopy(model)
@@ -110,13 +112,13 @@ def test_a_copy_of_a_compiled_model_runs_its_own_weights():
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which('g++') is None, reason='torch.compile needs a C++ compiler on a CPU')
-def test_compile_true_is_torch_s_own_compiler():
+def test_compile_true_uses_the_default_compiler():
     plain, compiled = build_distiller(), build_distiller(student__compile=True, teacher__compile=True)
     share_weights(plain, compiled)
     torch.testing.assert_close(step(compiled), step(plain), rtol=1e-4, atol=1e-4)
 
 
-def test_channels_last_reaches_the_taps_and_changes_nothing():
+def test_channels_last_reaches_the_taps_and_keeps_the_results():
     plain, last = cnn_distiller(channels_last=False), cnn_distiller(channels_last=True)
     share_weights(plain, last)
     torch.testing.assert_close(step(last, size=64), step(plain, size=64), rtol=1e-3, atol=1e-4)
@@ -125,7 +127,7 @@ def test_channels_last_reaches_the_taps_and_changes_nothing():
         assert feature.is_contiguous(memory_format=torch.channels_last) == expected
 
 
-def test_the_teacher_has_a_number_format_of_its_own():
+def test_the_teacher_s_autocast_dtype_is_independent():
     model = build_distiller(teacher__autocast_dtype='bfloat16')
     features = model.teacher(images())
     assert features['logits'].tensor.dtype == torch.bfloat16
@@ -148,32 +150,28 @@ def test_the_teacher_has_a_number_format_of_its_own():
         (dict(teacher__compile=dict(fast=True)), r'model\.teacher\.compile=.*fast'),
         (dict(teacher__compile=dict(backend='inducto')), r'model\.teacher\.compile=.*inducto'),
         (dict(student__channels_last=1), r'model\.student\.channels_last must be True or False'),
-        (dict(teacher__autocast_dtype='bf16'), r"model\.teacher\.autocast_dtype='bf16' is no format. .*'bfloat16'"),
+        (dict(teacher__autocast_dtype='bf16'), r"model\.teacher\.autocast_dtype='bf16' is not a dtype. .*'bfloat16'"),
         (dict(student__autocast_dtype='bfloat16'), r'model\.student\.autocast_dtype is not a setting'),
     ],
 )
-def test_wrong_settings_are_told(settings, message):
+def test_wrong_settings_are_reported(settings, message):
     with pytest.raises(ConfigError, match=message):
         MODELS.build(distiller_config(**settings))
 
 
 @pytest.mark.parametrize('build', [build_distiller, cnn_distiller])
-def test_views_losses_and_the_teacher_do_not_wait_for_the_device(build):
+def test_teacher_views_and_losses_do_not_synchronize_with_the_device(build):
     model = build()
     inputs = images(size=64 if build is cnn_distiller else 32)
-    _, shape = model.teacher(inputs), tuple(inputs.shape[-2:])
-    step(model, size=shape[0])  # What is made once, such as the layout of cells, is made.
-    with NoHostSynchronisation():
-        teacher = model.teacher(inputs)
-        with model.student_taps.record(shape) as student:
-            model.student(inputs)
-        losses = model.distill(student, teacher)
+    step(model, size=inputs.shape[-1])  # Whatever is computed only once is computed here.
+    with NoHostSynchronization():
+        losses = model.distill(*model.extract_features(inputs))
         sum(losses.values()).backward()
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures('runner_scope')
-def test_a_training_with_all_of_them(image_root, tmp_path):
+def test_training_with_all_options(image_root, tmp_path):
     config = training_config(image_root, tmp_path / 'work')
     for side in ('student', 'teacher'):
         config.model[side].update(compile=dict(backend='eager'), channels_last=True)
