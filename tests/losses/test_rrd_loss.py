@@ -33,10 +33,10 @@ def by_definition(loss, student, teacher, memory, tau_student=0.02, tau_teacher=
     return total / len(z_s)
 
 
-def test_value_and_gradient_are_the_cross_entropy_of_relations_to_the_queue():
+def test_value_and_gradient_equal_cross_entropy_of_relations_to_the_queue():
     loss = build(loss_weight=0.7, tau_student=0.3)
     seen = []
-    for step, batch in enumerate([2, 3, 1, 4, 3]):  # 13 into 8 places: wraps round, with batches of odd size
+    for step, batch in enumerate([2, 3, 1, 4, 3]):  # 13 embeddings in 8 slots, so the queue wraps around.
         student, teacher = tensor(batch, 5, seed=step).requires_grad_(), tensor(batch, 6, seed=10 + step)
         value = loss(student, teacher.requires_grad_())
         seen.extend(embed(loss.teacher_map, teacher.detach()))
@@ -50,7 +50,7 @@ def test_value_and_gradient_are_the_cross_entropy_of_relations_to_the_queue():
         assert teacher.grad is None
 
 
-def test_the_queue_is_first_in_first_out():
+def test_queue_is_first_in_first_out():
     loss = build()
     seen = []
     for step, batch in enumerate([3, 3, 3, 1, 8, 5]):
@@ -58,13 +58,13 @@ def test_the_queue_is_first_in_first_out():
         loss(tensor(batch, 5), teacher)
         seen.extend(embed(loss.teacher_map, teacher))
         assert loss.num_enqueued == len(seen)
-        place = {index % 8: row for index, row in enumerate(seen)}
-        for index, row in place.items():
-            torch.testing.assert_close(loss.queue[index].double(), row, rtol=0, atol=1e-6)
+        slots = {index % 8: row for index, row in enumerate(seen)}
+        for slot, row in slots.items():
+            torch.testing.assert_close(loss.queue[slot].double(), row, rtol=0, atol=1e-6)
     assert not loss.queue.requires_grad
 
 
-def test_a_batch_larger_than_the_queue_leaves_its_newest():
+def test_batch_larger_than_the_queue_leaves_its_newest_embeddings():
     loss = build(queue_size=3)
     teacher = tensor(10, 6)
     value = loss(tensor(10, 5), teacher)
@@ -75,7 +75,7 @@ def test_a_batch_larger_than_the_queue_leaves_its_newest():
     assert value.isfinite()
 
 
-def test_a_queue_that_is_not_full_is_compared_with_what_is_in_it():
+def test_unused_slots_of_the_queue_are_not_compared():
     large, exact = build(queue_size=1000), build(queue_size=3)
     student, teacher = tensor(3, 5).requires_grad_(), tensor(3, 6, seed=1)
     values, gradients = [], []
@@ -88,7 +88,7 @@ def test_a_queue_that_is_not_full_is_compared_with_what_is_in_it():
     assert gradients[0].isfinite().all()
 
 
-def test_only_training_fills_the_queue():
+def test_queue_changes_in_training_only():
     loss = build().eval()
     evaluated = loss(tensor(3, 5), tensor(3, 6))
     assert loss.num_enqueued == 0
@@ -97,7 +97,7 @@ def test_only_training_fills_the_queue():
     assert loss.num_enqueued == 3
 
 
-def test_the_teacher_s_map_is_not_trained():
+def test_linear_layer_of_the_teacher_is_not_trained():
     loss = build()
     loss(tensor(3, 5), tensor(3, 6)).backward()
     assert not any(weight.requires_grad for weight in loss.teacher_map.parameters())
@@ -119,7 +119,7 @@ def test_tokens_and_maps_are_averaged():
         build()(tensor(3, 5), tensor(2, 5))
 
 
-def test_saved_and_loaded_it_continues_exactly():
+def test_resuming_is_bit_exact():
     batches = [(tensor(3, 5, seed=step), tensor(3, 6, seed=9 + step)) for step in range(6)]
     whole = build()
     values = [whole(*batch) for batch in batches]
@@ -127,7 +127,7 @@ def test_saved_and_loaded_it_continues_exactly():
     for batch in batches[:3]:
         first(*batch)
     second = build(seed=1)
-    second.eval()(*batches[0])  # as the dry run does: makes the maps, with other weights
+    second.eval()(*batches[0])  # As the dry run does: builds the layers, with other weights.
     second.train().load_state_dict(first.state_dict())
     for batch, value in zip(batches[3:], values[3:], strict=True):
         assert torch.equal(second(*batch), value)
@@ -135,14 +135,14 @@ def test_saved_and_loaded_it_continues_exactly():
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-def test_half_precision_is_promoted_and_autocast_kept_out(dtype):
+def test_half_precision_is_promoted_and_autocast_changes_nothing(dtype):
     student, teacher = tensor(3, 5).to(dtype), tensor(3, 6).to(dtype)
     expected = build()(student.float(), teacher.float())
     with torch.autocast('cpu', dtype=torch.bfloat16):
         torch.testing.assert_close(build()(student, teacher), expected, rtol=0, atol=0)
 
 
-def test_the_default_is_the_method_s():
+def test_defaults_are_those_of_the_paper():
     loss = MODELS.build(dict(type='RRDLoss'))
     assert (loss.tau_teacher, loss.tau_student) == (0.1, 0.02)
     assert loss.queue.shape == (16384, 128)
@@ -151,13 +151,13 @@ def test_the_default_is_the_method_s():
 
 @pytest.mark.parametrize('size', [0, -1, 1.5, '8', None])
 @pytest.mark.parametrize('name', ['queue_size', 'embed_dim'])
-def test_wrong_sizes_are_refused_when_built(name, size):
+def test_wrong_sizes_raise_when_built(name, size):
     with pytest.raises(ValueError, match=f'{name} must be'):
         build(**{name: size})
 
 
 @pytest.mark.parametrize('tau', [0, -1.0, math.nan, math.inf, 'warm'])
 @pytest.mark.parametrize('name', ['tau_student', 'tau_teacher'])
-def test_wrong_temperatures_are_refused_when_built(name, tau):
+def test_wrong_temperatures_raise_when_built(name, tau):
     with pytest.raises(ValueError, match=f'{name} must be'):
         build(**{name: tau})

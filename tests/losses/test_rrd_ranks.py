@@ -1,4 +1,4 @@
-"""RRD's queue on several ranks, in processes of their own: started as a script, this file is one of them."""
+"""The queue of RRD on several ranks, each a separate process that runs this file as a script."""
 
 import sys
 
@@ -12,14 +12,14 @@ pytestmark = pytest.mark.slow
 
 NUM_RANKS = 2
 QUEUE_SIZE = 16
-# Images of each rank at each step: odd, and different from rank to rank. 31 in all: the queue wraps round.
+# Images of each rank at each step; ranks differ, and some batches are odd. 31 in total, so the queue wraps around.
 BATCHES = [(4, 4), (3, 3), (1, 4), (5, 2), (2, 3)]
 
 
 def train(rank, folder):
-    """Five steps of a distiller with RRD in a rank, its parts saved in ``folder``."""
+    """Train a distiller with RRD for five steps on one rank, and save its state in ``folder``."""
     distributed.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=NUM_RANKS)
-    torch.manual_seed(rank)  # Ranks start with other maps; DDP makes them those of rank 0.
+    torch.manual_seed(rank)  # Ranks start with different weights; DDP broadcasts those of rank 0.
     loss = dict(type='RRDLoss', on='tokens', queue_size=QUEUE_SIZE, embed_dim=8)
     distiller = build_distiller(losses__loss_rrd=loss)
     if rank:
@@ -39,22 +39,22 @@ def train(rank, folder):
     distributed.destroy_process_group()
 
 
-def test_every_rank_holds_the_same_queue(tmp_path):
+def test_all_ranks_have_the_same_queue(tmp_path):
     run_ranks(__file__, NUM_RANKS, tmp_path)
     states = [torch.load(tmp_path / f'{rank}.pth', weights_only=True) for rank in range(NUM_RANKS)]
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     rrd = {
-        name.removeprefix('distill.losses.loss_rrd.'): value
+        name.removeprefix('distill.losses.loss_rrd.patches.'): value
         for name, value in states[0].items()
-        if name.startswith('distill.losses.loss_rrd.')
+        if name.startswith('distill.losses.loss_rrd.patches.')
     }
     assert rrd['num_enqueued'] == sum(map(sum, BATCHES))
     torch.testing.assert_close(rrd['queue'], expected_queue(rrd))
 
 
 def expected_queue(rrd):
-    """The teacher's last embeddings, rank by rank and step by step, each at its number's place."""
+    """The teacher's embeddings, rank by rank and step by step; number n is in slot n modulo the size of the queue."""
     distiller = build_distiller()
     distiller.teacher.load()
     queue = torch.zeros(QUEUE_SIZE, 8)
