@@ -109,11 +109,11 @@ def blockwise_angle_sums(
         inverse: Inverse distances ``(B, L, L)`` of the student's tokens; 0 between equal ones.
         teacher_inverse: Inverse distances ``(B, L, L)`` of the teacher's tokens.
     """
-    sides = (student, inverse), (teacher, teacher_inverse)
+    sides = [(squared / 2, squared * r / 2, r) for squared, r in ((student, inverse), (teacher, teacher_inverse))]
     over_vertices, over_ends, slope_cosine = (torch.zeros_like(student) for _ in range(3))
     huber_sum = torch.zeros((), dtype=most_exact(student), device=student.device)
     for images, vertices, j, k in _blocks(*student.shape[:2], student.device.type):
-        cosines, target = (_cosines(*side, images, vertices, j, k) for side in sides)
+        cosines, target = (_cosines(side, images, vertices, j, k) for side in sides)
         difference = torch.sub(cosines, target, out=target)
         slope = difference.clamp(-1, 1)
         huber = difference.sub_(slope, alpha=0.5)  # Times the slope, summed by the dot product.
@@ -130,18 +130,15 @@ def blockwise_angle_sums(
     return AngleSums(huber_sum, over_vertices, over_ends, slope_cosine)
 
 
-def _cosines(
-    squared: torch.Tensor, inverse: torch.Tensor, images: slice, vertices: slice, j: slice, k: slice
-) -> torch.Tensor:
-    """Cosines ``(images, vertices, j, k)`` of a block.
+def _cosines(side: tuple[torch.Tensor, ...], images: slice, vertices: slice, j: slice, k: slice) -> torch.Tensor:
+    """Cosines ``(images, vertices, j, k)`` of a block; ``side`` is H = D / 2, H r = d / 2 and r, each ``(B, L, L)``.
 
-    Written as d_ij / 2 r_ik + r_ij (d_ik / 2 - D_jk r_ik / 2), which is three passes over the block instead of the four of
-    the formula in the module's docstring.
+    Written as (H r)_ij r_ik + r_ij ((H r)_ik - H_jk r_ik), which is three passes over the block instead of the four of the
+    formula in the module's docstring.
     """
-    inverse = inverse[images, vertices]
-    half_inverse = inverse / 2
-    half_distance = squared[images, vertices] * half_inverse
-    cosines = torch.addcmul(half_distance[..., None, k], squared[images, None, j, k], half_inverse[..., None, k], value=-1)
+    half_squared, half_distance, inverse = side
+    half_distance, inverse = half_distance[images, vertices], inverse[images, vertices]
+    cosines = torch.addcmul(half_distance[..., None, k], half_squared[images, None, j, k], inverse[..., None, k], value=-1)
     return cosines.mul_(inverse[..., j, None]).addcmul_(half_distance[..., j, None], inverse[..., None, k])
 
 
