@@ -23,7 +23,7 @@ class ChannelGraphLoss(BaseDistillationLoss):
     - L_V = sum_c a_c (1 - <v_c of the student, v_c of the teacher>). The attention a_c is the share of the teacher's channel
       c in the sum of its absolute activations.
     - L_E = mean over all c, d of (A_s - A_t)_cd^2, where A_cd = <v_c, v_d>, the cosine similarity of the maps.
-    - L_S = |f(A_s) - f(A_t)|^2 / |f(A_t)|^2, where f keeps the eigenvectors with large eigenvalues, see
+    - L_S = ``|f(A_s) - f(A_t)|^2 / |f(A_t)|^2``, where f keeps the eigenvectors with large eigenvalues, see
       :func:`serkd_mm.ops.spectral_embedding`. It does not depend on the sign or the rotation of eigenvectors, and its
       gradient is finite where eigenvalues repeat.
 

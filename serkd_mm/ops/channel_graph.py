@@ -75,7 +75,7 @@ def edge_difference(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tenso
 def spectral_difference(student: torch.Tensor, teacher: torch.Tensor, cutoff: float) -> torch.Tensor:
     """Compute the squared difference of two graphs' spectral embeddings, relative to the teacher's: L_S of each image.
 
-    It compares the inner products of the embedded vertices, |f(A_s) - f(A_t)|^2 / |f(A_t)|^2; see
+    It compares the inner products of the embedded vertices, ``|f(A_s) - f(A_t)|^2 / |f(A_t)|^2``; see
     :func:`spectral_embedding`. If the teacher has no activation, the difference is not divided.
 
     Args:

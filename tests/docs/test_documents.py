@@ -128,6 +128,9 @@ def test_every_equation_of_the_method_links_its_function_and_its_test():
     table = {equation: row for name, row in rows for equation in re.findall(r'\(\d+\)|L_F', name)}
     assert {f'({number})' for number in (1, 2, 3, *range(7, 14))} | {'L_F'} <= set(table)
     assert all('../serkd_mm/' in row and '../tests/' in row for row in table.values())
+    named = re.findall(r'`(\w+)` in \[[\w.]+\]\(\.\./\.\./\.\./([\w/.]+)\)', text)
+    assert len(named) > len(rows)
+    assert all(re.search(rf'(?:def|class) {name}\b|F\.{name}\(', (REPOSITORY / file).read_text()) for name, file in named)
     assert 'docs/en/advanced_guides/method.md' in (REPOSITORY / 'README.md').read_text()
 
 
