@@ -83,16 +83,15 @@ def cnn_distiller_config(**changes) -> dict:
 
 def one_view_per_tap(model: dict) -> dict:
     """Split each view of several taps, and each loss on it, into one per tap: the form that configs of 0.1 had."""
-    taps_of = {name: view.pop('taps') for name, view in model.views.items() if 'taps' in view}
+    taps_of = {name: view.pop('taps', None) for name, view in model.views.items()}
     views, losses = {}, {}
     for name, view in model.views.items():
-        for tap in taps_of.get(name, []):
-            views[f'{name}_{tap}'] = dict(view, tap=tap)
+        by_tap = {f'{name}_{tap}': dict(view, tap=tap) for tap in taps_of[name] or ()}
+        views.update(by_tap or {name: view})
     for name, loss in model.losses.items():
-        for tap in taps_of.get(loss.on, []):
-            losses[f'{name}_{tap}'] = dict(loss, on=f'{loss.on}_{tap}')
-    model.views = {**{name: view for name, view in model.views.items() if name not in taps_of}, **views}
-    model.losses = {**{name: loss for name, loss in model.losses.items() if loss.on not in taps_of}, **losses}
+        by_tap = {f'{name}_{tap}': dict(loss, on=f'{loss.on}_{tap}') for tap in taps_of.get(loss.on) or ()}
+        losses.update(by_tap or {name: loss})
+    model.views, model.losses = views, losses
     return model
 
 
