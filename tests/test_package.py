@@ -1,4 +1,4 @@
-"""Importing the package."""
+"""The package: registered names, installation and imports."""
 
 import json
 import re
@@ -58,7 +58,7 @@ def test_components_are_in_mmpretrain_s_own_registries():
 
 
 @pytest.mark.parametrize('missing', ['mmengine', 'mmcv', 'mmpretrain'])
-def test_a_missing_package_gives_one_error_that_names_both_extras(missing):
+def test_a_missing_package_raises_one_error_that_names_both_extras(missing):
     code = f'import sys; sys.modules[{missing!r}] = None; import serkd_mm'
     last = run_python('-c', code, succeed=False).strip().splitlines()[-1]
     assert last.startswith('ImportError')
@@ -66,26 +66,26 @@ def test_a_missing_package_gives_one_error_that_names_both_extras(missing):
     assert 'serkd-mm[onedl]' in last
 
 
-def test_installing_the_plugin_touches_no_package_that_is_there():
-    # Whatever this environment has, mmcv or mmcv-lite, the official packages or the forks, pip would install one package.
+def test_installing_the_plugin_changes_no_installed_package():
+    # Whether mmcv or mmcv-lite is installed, the official packages or the forks: pip would install the plugin only.
     command = ['-m', 'pip', 'install', '--dry-run', '--no-index', '--no-build-isolation', '--quiet']
     report = json.loads(run_python(*command, '--report', '-', '--editable', REPOSITORY))
     assert [package['metadata']['name'] for package in report['install']] == ['serkd-mm']
 
 
-def test_what_is_installed_carries_configs_and_tools_that_work_from_there(tmp_path):
+def test_an_installation_contains_configs_and_tools_that_work_from_there(tmp_path):
     source = copy_repository(tmp_path / 'source')
     run_python('setup.py', '--quiet', 'build', '--build-lib', tmp_path / 'installed', cwd=source)
     mim = tmp_path / 'installed' / 'serkd_mm' / '.mim'
-    carried = {path.relative_to(mim) for path in mim.rglob('*.py')}
+    installed = {path.relative_to(mim) for path in mim.rglob('*.py')}
     for folder in ('configs', 'tools'):
-        assert {path.relative_to(REPOSITORY) for path in (REPOSITORY / folder).rglob('*.py')} <= carried
+        assert {path.relative_to(REPOSITORY) for path in (REPOSITORY / folder).rglob('*.py')} <= installed
     config = Config.fromfile(mim / 'configs' / 'serkd' / 'deit-s_mae-b.py')
     assert config.model.student.model.backbone.arch == 'deit-small'
     assert (mim / 'model-index.yml').is_file()
 
 
-def test_mim_s_index_says_what_is_true_of_the_configs():
+def test_the_model_index_agrees_with_the_configs():
     paths = load(REPOSITORY / 'model-index.yml')['Import']
     models = [model for path in paths for model in load(REPOSITORY / path)['Models']]
     assert len({model['Name'] for model in models}) == len(models) >= 5
@@ -98,7 +98,7 @@ def test_mim_s_index_says_what_is_true_of_the_configs():
         assert not model['Results'], 'nothing was run on ImageNet'
 
 
-def test_version_is_the_one_that_is_installed():
+def test_version():
     assert re.fullmatch(r'\d+\.\d+\.\d+', serkd_mm.__version__)
     assert serkd_mm.__version__ in (REPOSITORY / 'serkd_mm' / 'version.py').read_text()
 
@@ -106,12 +106,15 @@ def test_version_is_the_one_that_is_installed():
 def test_imports_run_downwards_only():
     layers = {
         'ops': 0,
-        'safe_loading': 0,
+        'fileio': 0,
+        'analysis': 0,
+        'lazy_layers': 0,
         'tokenizers': 1,
         'mergers': 1,
         'losses': 1,
         'heads': 1,
         'hooks': 1,
+        'optim': 1,
         'distillers': 2,
         'visualization': 3,
     }
@@ -121,11 +124,11 @@ def test_imports_run_downwards_only():
             assert layers[other] < layers[own], f'{file} imports {other}'
 
 
-def test_importing_the_package_does_not_import_what_draws():
+def test_importing_the_package_does_not_import_matplotlib():
     code = "import sys, serkd_mm; print('matplotlib' in sys.modules)"
     assert run_python('-c', code).split()[-1] == 'False'
 
 
-def test_the_operations_know_no_openmmlab():
+def test_operations_do_not_import_openmmlab():
     for file in (REPOSITORY / 'serkd_mm' / 'ops').glob('*.py'):
         assert not re.search(r'^(from|import) mm', file.read_text(), flags=re.MULTILINE), file

@@ -1,4 +1,4 @@
-"""Checkpoints are the plain student's, plus ``distill.*``."""
+"""Checkpoints are those of the plain student plus ``distill.*``."""
 
 import copy
 
@@ -13,19 +13,19 @@ def plain_student():
     return MODELS.build(dict(copy.deepcopy(STUDENT), head=head))
 
 
-def test_names_are_the_plain_student_s_and_values_too():
+def test_names_and_values_are_the_plain_student_s():
     model = build_distiller()
     for state_dict in (model.state_dict(), get_state_dict(model)):
         names = [name for name in state_dict if not name.startswith('distill.')]
         assert names == list(plain_student().state_dict())
         extra = set(state_dict) - set(names)
-        assert extra == {'distill.losses.loss_feat.projector.weight', 'distill.losses.loss_feat.projector.bias'}
+        assert extra == {f'distill.losses.loss_feat.patches.projector.{part}' for part in ('weight', 'bias')}
         assert all(
             torch.equal(value, model.student.state_dict()[name]) for name, value in state_dict.items() if name in names
         )
 
 
-def test_mmpretrain_s_own_model_loads_it_and_predicts_the_same():
+def test_mmpretrain_s_own_model_loads_them_and_predicts_the_same():
     model, plain = build_distiller().eval(), plain_student().eval()
     missing, unexpected = plain.load_state_dict(model.state_dict(), strict=False)
     assert missing == []
@@ -61,7 +61,7 @@ def test_inside_a_wrapper_the_prefix_is_kept():
     wrapper.load_state_dict(wrapper.state_dict())
 
 
-def test_a_zoo_student_loads_as_a_start():
+def test_a_plain_student_s_checkpoint_loads():
     plain = plain_student()
     model = build_distiller()
     missing, unexpected = model.load_state_dict(plain.state_dict(), strict=False)
@@ -70,7 +70,7 @@ def test_a_zoo_student_loads_as_a_start():
     assert torch.equal(model.backbone.pos_embed, plain.backbone.pos_embed)
 
 
-def test_for_evaluation_distill_is_passed_over():
+def test_a_model_for_evaluation_ignores_distill():
     source = build_distiller().eval()
     model = MODELS.build(distiller_config(teacher=None)).eval()
     assert model.teacher is None
@@ -78,12 +78,12 @@ def test_for_evaluation_distill_is_passed_over():
     assert torch.equal(model(images()), source(images()))
 
 
-def test_evaluation_needs_no_file_and_no_known_teacher():
+def test_evaluation_needs_neither_a_teacher_nor_taps_views_or_losses():
     config = distiller_config(teacher=None, student__taps=None, views=None, losses=None)
     MODELS.build(config).eval()(images())
 
 
-def test_an_older_position_embedding_is_resized_as_mmpretrain_does():
+def test_position_embeddings_of_another_size_are_resized_as_in_mmpretrain():
     model = build_distiller()
     state_dict = model.state_dict()
     state_dict['backbone.pos_embed'] = torch.randn(1, 2 + 64, 16)
