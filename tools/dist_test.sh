@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Evaluate on several GPUs, or on several CPU processes where there is no GPU.
+# Evaluate on several GPUs, or with several CPU processes on a machine without a GPU.
 #   tools/dist_test.sh CONFIG CHECKPOINT GPUS [flags of tools/test.py]
 # Several machines: set NNODES, NODE_RANK, MASTER_ADDR and PORT on each.
 set -euo pipefail

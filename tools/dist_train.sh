@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train on several GPUs, or on several CPU processes where there is no GPU.
+# Train on several GPUs, or with several CPU processes on a machine without a GPU.
 #   tools/dist_train.sh CONFIG GPUS [flags of tools/train.py]
 # Several machines: set NNODES, NODE_RANK, MASTER_ADDR and PORT on each.
 set -euo pipefail

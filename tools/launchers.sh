@@ -1,10 +1,10 @@
-# Sourced by dist_*.sh and slurm_*.sh: how a tool of this folder is started on several devices.
+# Sourced by dist_*.sh and slurm_*.sh: starts a tool of this folder on several devices.
 
 TOOLS=$(cd "$(dirname "$0")" && pwd)
 PYTHON=${PYTHON:-python}
 export PYTHONPATH="$TOOLS/..${PYTHONPATH:+:$PYTHONPATH}"
 
-# need COUNT ARGUMENTS...: where there are fewer arguments than COUNT, print the comment at the top of the script and end.
+# need COUNT ARGUMENTS...: with fewer arguments than COUNT, print the comment at the top of the script and exit.
 need() {
   if [ $# -le "$1" ]; then
     sed -n '2,/^set /{/^# /s/^# //p}' "$0" >&2
@@ -25,7 +25,7 @@ launch_distributed() {
 
 # launch_slurm PARTITION JOB_NAME TOOL ARGUMENTS...
 launch_slurm() {
-  # SRUN_ARGS is several words on purpose.
+  # SRUN_ARGS is split into words on purpose.
   # shellcheck disable=SC2086
   exec srun -p "$1" \
     --job-name="$2" \

@@ -1,4 +1,4 @@
-"""mmpretrain's own command-line tools, run with what distillation needs changed in the config."""
+"""Run the command-line tools of mmpretrain on a config that is adapted to distillation."""
 
 import gc
 import importlib.util
@@ -13,9 +13,9 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.runner import find_latest_checkpoint
 
-from serkd_mm.distillers.teacher_weights import read_checkpoint
+from serkd_mm.fileio.safe_loading import read_checkpoint
 
-# Checkpoints are read without running code, also by loaders that would fall back to unsafe loading. Set to 0 to allow that.
+# Checkpoints are loaded without running code, also by loaders that would fall back to unsafe loading. 0 allows the fallback.
 os.environ.setdefault('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')
 
 
@@ -27,7 +27,7 @@ def run(name: str, adapt: Callable[[Config], None]) -> None:
         adapt: Changes the config after the tool has merged its command line into it.
 
     Raises:
-        FileNotFoundError: The installed mmpretrain comes without its tools.
+        FileNotFoundError: mmpretrain is installed without its tools.
     """
     path = Path(mmpretrain.__file__).parent / '.mim' / 'tools' / f'{name}.py'
     if not path.is_file():
@@ -51,9 +51,9 @@ def run(name: str, adapt: Callable[[Config], None]) -> None:
 
 
 def end_process_group() -> None:
-    """End the threads of gloo before Python ends: one that frees a tensor after that aborts the process.
+    """End the threads of gloo before Python exits: a thread that frees a tensor after that aborts the process.
 
-    The model holds the process group too and is part of reference cycles, so destroying the group alone ends no thread.
+    The model refers to the process group and is part of reference cycles, so it must be collected first.
     """
     if torch.distributed.is_initialized():
         gc.collect()
@@ -61,10 +61,10 @@ def end_process_group() -> None:
 
 
 def check_checkpoint(config: Config) -> None:
-    """Refuse a checkpoint that is not there, is damaged or would run code, before anything is built.
+    """Check the checkpoint of ``load_from`` or ``resume`` before anything is built.
 
     Raises:
-        ConfigError: It can not be read; the message names it.
+        CheckpointError: It is missing, is damaged or would run code; the message names it.
     """
     path, where = config.get('load_from'), 'load_from={!r}'
     if not path and config.get('resume'):
@@ -77,12 +77,12 @@ def check_checkpoint(config: Config) -> None:
 
 
 def run_on_cpu(config: Config) -> None:
-    """Let mmengine's launchers work without a GPU: they select a CUDA device, NCCL and a device for each process."""
+    """Change what mmengine assumes about GPUs: a CUDA device for each process, NCCL and ``torch.cuda.amp``."""
     torch.cuda.set_device = lambda device: None
     config.env_cfg.dist_cfg.backend = 'gloo'
     wrapper = {'type': 'MMDistributedDataParallel', 'device_ids': None, **(config.get('model_wrapper_cfg') or {})}
     wrapper.setdefault('find_unused_parameters', config.get('find_unused_parameters', False))
     config.model_wrapper_cfg = wrapper
-    if (config.get('optim_wrapper') or {}).get('type') == 'AmpOptimWrapper':  # --amp; it refuses a CPU
+    if (config.get('optim_wrapper') or {}).get('type') == 'AmpOptimWrapper':  # From --amp; it does not run on a CPU.
         config.optim_wrapper.type = 'AutocastOptimWrapper'
         config.optim_wrapper.pop('loss_scale', None)

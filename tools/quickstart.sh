@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# From a fresh clone to a distilled student: makes .venv, writes handwritten digits as an image folder, trains a small ViT,
-# and distils it into a small DeiT by SeRKD, beside labels only and logit KD. Started again, it continues.
+# From a fresh clone to a distilled student: creates .venv, writes handwritten digits as an image folder, trains a small ViT
+# and distills it into a small DeiT by SeRKD, with labels only and logit KD for comparison. A second start continues.
 #   bash tools/quickstart.sh [flags of tools/experiments/quickstart.py]
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Build the stacks that are supported, each in an environment of its own, run every test on each, and print the README's table.
+# Build the supported stacks, each in a separate virtual environment, run all tests on each, and print a table of results.
 #   bash tools/test_stacks.sh [FOLDER [STACK...]]
-# Needs python3.10, python3.11, python3.13 and a C++ compiler; 5 GB and 20 minutes a stack.
-# A FOLDER of an earlier start keeps its environments; NAME.log in it has what the tests of a stack said.
+# Needs python3.10, python3.11, python3.13 and a C++ compiler; 5 GB and 20 minutes per stack.
+# If FOLDER is from an earlier start, its environments are reused. FOLDER/NAME.log is the output of the tests of a stack.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 FOLDER=${1:-$(mktemp -d)}
@@ -10,7 +10,7 @@ ALL=(oldest full-mmcv newest newest-python forks)
 TESTS=(pytest scikit-learn matplotlib 'grad-cam<1.5' onnx onnxruntime)
 OLD_TORCH=('torch==2.1.2' 'torchvision==0.16.2' 'numpy<2' 'opencv-python<4.11' 'mmengine==0.10.7' 'setuptools<81')
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_QUIET=1
-export OMP_NUM_THREADS=1 # Two starts on one machine, for different stacks, do not stop each other.
+export OMP_NUM_THREADS=1 # So that stacks may be tested in parallel on one machine.
 
 # build_stack NAME PYTHON REQUIREMENT...
 build_stack() {
@@ -18,7 +18,7 @@ build_stack() {
   "$FOLDER/$1/bin/python" -m pip install "${@:3}" "${TESTS[@]}"
 }
 
-# test_stack NAME: install this package into a stack and run the tests; a row of the table.
+# test_stack NAME: install this package into a stack, run the tests, and add a row to the table.
 test_stack() {
   local python="$FOLDER/$1/bin/python" result=passed
   "$python" -m pip install --no-deps --editable .
@@ -49,7 +49,7 @@ build() {
     newest) build_stack "$1" python3.11 torch torchvision mmengine mmcv-lite mmpretrain 'setuptools<81' ;;
     newest-python) build_stack "$1" python3.13 torch torchvision mmengine mmcv-lite mmpretrain 'setuptools<81' ;;
     forks) build_stack "$1" python3.11 torch torchvision onedl-mmengine onedl-mmcv onedl-mmpretrain 'setuptools<81' ;;
-    *) echo "There is no stack $1; there are ${ALL[*]}" >&2 && return 1 ;;
+    *) echo "There is no stack $1; the stacks are ${ALL[*]}" >&2 && return 1 ;;
   esac
 }
 

@@ -5,11 +5,11 @@ python tools/train.py CONFIG [--work-dir DIR] [--resume [CHECKPOINT]] [--amp] [-
 
 import mmpretrain_tools
 
-import serkd_mm  # noqa: F401  (registers the components, and says so clearly where a package is missing)
+import serkd_mm  # noqa: F401  (registers the components, and reports a missing package)
 
 
 def allow_no_workers(config) -> None:
-    """mmpretrain's tool asks every loader for persistent workers, which fails where ``num_workers`` is 0."""
+    """Turn persistent workers off where ``num_workers`` is 0: mmpretrain's tool turns them on for every loader."""
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         loader = config.get(name)
         if loader and not loader.get('num_workers'):

@@ -1,4 +1,4 @@
-"""Runs compared by their logs."""
+"""RunLog and tools/compare.py."""
 
 import json
 from statistics import mean
@@ -8,7 +8,7 @@ import pytest
 from builders import run_python, training_config
 from mmengine.runner import Runner
 
-from serkd_mm.visualization.run_logs import RunLog
+from serkd_mm.analysis import RunLog
 
 
 def write_log(folder, start, entries, tail=''):
@@ -29,7 +29,7 @@ def training(iteration, loss, **more):
     }
 
 
-def test_a_run_that_was_killed_and_resumed_is_one_run(tmp_path):
+def test_log_of_a_killed_and_resumed_run(tmp_path):
     first = [training(1, 9.0), training(2, 7.0), {'accuracy/top1': 10.0, 'step': 1}, training(3, 6.0)]
     write_log(tmp_path, '20260101_000000', first, tail='{"lr": 0.1, "lo')
     again = [training(3, 5.0), training(4, 4.0, loss_kd=1.0, memory=70), {'accuracy/top1': 30.0, 'step': 2, 'time': 1.0}]
@@ -50,7 +50,7 @@ def compare(*arguments, succeed=True):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures('runner_scope')
-def test_real_runs_are_compared_in_a_table_and_a_picture(image_root, tmp_path):
+def test_table_and_curves_of_real_runs(image_root, tmp_path):
     for name, tau in (('cool', 1.0), ('warm', 4.0)):
         config = training_config(image_root, tmp_path / name, **{'model.losses.loss_kd.tau': tau})
         Runner.from_cfg(config).train()
@@ -68,7 +68,7 @@ def test_real_runs_are_compared_in_a_table_and_a_picture(image_root, tmp_path):
 
 
 @pytest.mark.slow
-def test_mistakes_are_told(tmp_path):
+def test_wrong_arguments_are_reported(tmp_path):
     write_log(tmp_path / 'run', '20260101_000000', [training(1, 9.0), {'accuracy/top1': 10.0, 'step': 1}])
     assert f'{tmp_path}/none: no run has logged here' in compare(tmp_path / 'none', succeed=False)
     assert 'there is accuracy/top1' in compare(tmp_path / 'run', '--metric', 'accuracy/top5', succeed=False)

@@ -1,4 +1,4 @@
-"""The experiments whose numbers are published: they run, report, and go on where they were stopped."""
+"""The experiments with published results: they run, report and resume."""
 
 import os
 import signal
@@ -16,11 +16,11 @@ EXPERIMENTS = REPOSITORY / 'tools' / 'experiments'
 
 @pytest.fixture(autouse=True)
 def without_gpu(monkeypatch):
-    """The published numbers are a CPU's; what was begun on one is not continued on a GPU."""
+    """Run on the CPU, as for the published results, even if there is a GPU."""
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '-1')
 
 
-def test_the_quickstart_runs_reports_and_continues(tmp_path):
+def test_quickstart_reports_and_resumes(tmp_path):
     short = ['train_cfg.max_epochs=3', 'train_cfg.val_interval=1', 'param_scheduler.0.end=1', 'param_scheduler.1.begin=1']
     work_dir = tmp_path / 'work'
     command = [EXPERIMENTS / 'quickstart.py', '--seeds', 0, 1]
@@ -57,7 +57,7 @@ def test_the_quickstart_runs_reports_and_continues(tmp_path):
     assert (work_dir / 'results.md').read_text() == table
 
 
-def test_the_study_of_methods_runs_and_reports(tmp_path):
+def test_cifar_reports(tmp_path):
     for split in ('train', 'val'):
         write_images(tmp_path / 'pictures' / split, per_class=3, size=32)
     short = ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'param_scheduler.0.end=1', 'param_scheduler.1.begin=0']
@@ -73,6 +73,6 @@ def test_the_study_of_methods_runs_and_reports(tmp_path):
     assert cv2.imread(str(tmp_path / 'work' / 'results.png')).std() > 10
 
 
-def test_the_study_names_a_folder_that_is_not_there(tmp_path):
+def test_missing_data_root_is_reported(tmp_path):
     output = run_python(EXPERIMENTS / 'cifar.py', '--data-root', tmp_path, succeed=False)
     assert str(tmp_path / 'train') in output

@@ -1,4 +1,4 @@
-"""The command-line tools, in processes of their own, as users start them."""
+"""The command-line tools, started as users start them."""
 
 import json
 import os
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 TOOLS = REPOSITORY / 'tools'
 CONFIGS = REPOSITORY / 'configs' / 'serkd'
 MMPRETRAIN = Path(mmpretrain.__file__).parent / '.mim'
-# The two pipelines of the paper, and the student's plain config in mmpretrain.
+# The two main configs of the paper, with the student's plain config in mmpretrain.
 PIPELINES = {
     CONFIGS / 'deit-ti_mae-b.py': MMPRETRAIN / 'configs' / 'deit' / 'deit-tiny-distilled_4xb256_in1k.py',
     CONFIGS / 'resnet18_resnet101.py': MMPRETRAIN / 'configs' / 'resnet' / 'resnet18_8xb32_in1k.py',
@@ -29,7 +29,7 @@ PIPELINES = {
 
 
 def run(*command, cwd=REPOSITORY, succeed=True, timeout=600, **environment):
-    """Run a command; give its output, and show it when it does not end as it should."""
+    """Run a command and return its output, which is shown if the exit status is not the expected one."""
     settings = {'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '-1', 'PORT': str(free_port())}
     done = subprocess.run(
         [str(part) for part in command],
@@ -52,14 +52,14 @@ def free_port():
 
 
 def logged(work_dir):
-    """Every entry of the runs in a folder."""
+    """Return all log entries of the runs in a folder."""
     files = work_dir.glob('*/vis_data/scalars.json')
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
 @pytest.fixture(scope='module')
 def photographs(tmp_path_factory):
-    """Twelve crops of scikit-learn's two photographs, laid out as ImageNet is."""
+    """Twelve crops of the two photographs of scikit-learn, in the folder layout of ImageNet."""
     root = tmp_path_factory.mktemp('imagenet')
     lines = []
     for number in range(12):
@@ -85,13 +85,13 @@ def data_options(photographs):
 
 @pytest.fixture(scope='module', params=PIPELINES, ids=lambda config: config.stem)
 def config(request):
-    """A full-size configuration, unchanged but for what the command line says."""
+    """A full-size config, changed only by the command line."""
     return request.param
 
 
 @pytest.fixture(scope='module')
 def trained(config, tmp_path_factory, data_options):
-    """Folder of a configuration that 2 processes have trained for 3 iterations with a random teacher."""
+    """Work folder of a config that 2 processes have trained for 3 iterations with a random teacher."""
     work_dir = tmp_path_factory.mktemp('work')
     options = ['model.teacher.checkpoint=None', 'model.teacher.allow_random_teacher=True', 'train_cfg.max_epochs=1']
     options += ['train_dataloader.batch_size=2', 'default_hooks.logger.interval=1', *data_options]
@@ -99,7 +99,7 @@ def trained(config, tmp_path_factory, data_options):
     return work_dir
 
 
-def test_the_full_configuration_trains_on_two_processes(config, trained):
+def test_full_config_trains_on_two_processes(config, trained):
     names = ['loss_cls', *Config.fromfile(config).model.losses]
     entries = logged(trained)
     steps = [entry for entry in entries if 'loss' in entry]
@@ -112,14 +112,14 @@ def test_the_full_configuration_trains_on_two_processes(config, trained):
     assert {name.split('.')[0] for name in state_dict} == {'backbone', 'head', 'distill'}
 
 
-def test_mmpretrain_evaluates_the_checkpoint_to_the_same_predictions(config, trained, data_options, tmp_path):
+def test_mmpretrain_predicts_the_same_from_the_checkpoint(config, trained, data_options, tmp_path):
     ours = [TOOLS / 'test.py', config]
     theirs = [MMPRETRAIN / 'tools' / 'test.py', PIPELINES[config]]
     predictions = {}
     for name, command in {'ours': ours, 'theirs': theirs}.items():
         out = tmp_path / f'{name}.pkl'
         flags = ['--work-dir', tmp_path / name, '--out', out, '--cfg-options', *data_options]
-        # Away from the repository, and without a cache: neither this package nor a teacher is at hand to mmpretrain.
+        # Outside the repository and with an empty cache: mmpretrain finds neither this package nor a teacher.
         output = run(
             sys.executable, *command, trained / 'epoch_1.pth', *flags, cwd=tmp_path, TORCH_HOME=str(tmp_path / 'cache')
         )
@@ -168,16 +168,16 @@ class SaveEveryRank(Hook):
 @atexit.register
 def count_threads():
     waits = 0
-    while (threads := len(os.listdir('/proc/self/task'))) > 1 and waits < 50:  # a joined one is listed a little longer
+    while (threads := len(os.listdir('/proc/self/task'))) > 1 and waits < 50:  # A joined thread is listed a little longer.
         waits += 1
         time.sleep(0.1)
     (FOLDER / f'threads{os.environ["RANK"]}').write_text(str(threads))
 """
 
 
-def test_two_processes_hold_the_same_student_and_end_their_threads(image_root, tmp_path):
-    # Every rank saves what it holds after training; the loader gives them different images. A thread of gloo that is
-    # left when Python ends now and then aborts the process, after a training that went well.
+def test_two_processes_have_the_same_student_and_end_their_threads(image_root, tmp_path):
+    # Every rank saves its model after training on different images. A thread of gloo that still runs when Python exits
+    # sometimes aborts the process after a successful training.
     (tmp_path / 'probe.py').write_text(RANK_PROBE)
     config = training_config(image_root, tmp_path / 'work')
     config.custom_imports.imports.append('probe')
@@ -189,7 +189,7 @@ def test_two_processes_hold_the_same_student_and_end_their_threads(image_root, t
     assert [(tmp_path / f'threads{rank}').read_text() for rank in (0, 1)] == ['1', '1']
 
 
-def test_wrong_settings_end_every_process_with_the_key(image_root, tmp_path):
+def test_config_error_ends_all_processes_and_names_the_key(image_root, tmp_path):
     config = training_config(image_root, tmp_path / 'work')
     config.dump(tmp_path / 'config.py')
     wrong = ['--cfg-options', 'model.student.taps.patches=backbone.layer[-1]']
@@ -198,8 +198,8 @@ def test_wrong_settings_end_every_process_with_the_key(image_root, tmp_path):
     assert "'layers'" in output
 
 
-def test_no_rank_waits_for_one_that_fails(tmp_path):
-    # One of two ranks meets a broken image in the second epoch; the other one waits for its gradients.
+def test_failure_of_one_rank_ends_all(tmp_path):
+    # One of two ranks reads a broken image in the second epoch, while the other one waits for its gradients.
     root, work_dir = write_images(tmp_path / 'images', per_class=3), tmp_path / 'work'
     config = training_config(root, work_dir)
     config.dump(tmp_path / 'config.py')
@@ -218,7 +218,7 @@ def test_no_rank_waits_for_one_that_fails(tmp_path):
 
 
 @pytest.mark.parametrize('way', ['test', 'resume', 'load_from', 'teacher'])
-def test_a_checkpoint_that_would_run_a_command_is_refused(way, image_root, tmp_path):
+def test_checkpoint_that_would_run_code_is_rejected(way, image_root, tmp_path):
     config, trap, evil = tmp_path / 'config.py', tmp_path / 'trap', tmp_path / 'evil.pth'
     training_config(image_root, tmp_path / 'work').dump(config)
     torch.save(dict(state_dict={}, meta=Command(str(trap))), evil)
@@ -238,7 +238,7 @@ def test_a_checkpoint_that_would_run_a_command_is_refused(way, image_root, tmp_p
 
 @pytest.mark.parametrize(('damage', 'message'), [('missing', 'there is no such file'), ('truncated', 'is it complete?')])
 @pytest.mark.parametrize('way', ['test', 'resume'])
-def test_a_checkpoint_that_can_not_be_read_is_named(way, damage, message, image_root, tmp_path):
+def test_unreadable_checkpoint_is_reported_by_name(way, damage, message, image_root, tmp_path):
     config, checkpoint = tmp_path / 'config.py', tmp_path / 'epoch_1.pth'
     training_config(image_root, tmp_path / 'work').dump(config)
     if damage == 'truncated':
@@ -251,7 +251,7 @@ def test_a_checkpoint_that_can_not_be_read_is_named(way, damage, message, image_
     assert not list((tmp_path / 'work').glob('*.pth'))
 
 
-def test_a_last_checkpoint_that_is_damaged_is_named_and_left_alone(image_root, tmp_path):
+def test_damaged_last_checkpoint_is_reported_and_kept(image_root, tmp_path):
     config = training_config(image_root, tmp_path / 'work', **{'train_cfg.max_epochs': 1})
     config.dump(tmp_path / 'config.py')
     (tmp_path / 'work').mkdir()
@@ -274,7 +274,7 @@ def test_mixed_precision_trains_on_a_cpu(image_root, tmp_path):
 
 
 @pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh'])
-def test_without_arguments_scripts_say_how_they_are_used(script):
+def test_scripts_without_arguments_print_their_usage(script):
     output = run(TOOLS / script, succeed=False)
     assert f'tools/{script}' in output
     assert 'CONFIG' in output

@@ -1,4 +1,4 @@
-"""The table of teachers from mmpretrain's zoo."""
+"""tools/experiments/zoo.py: the table of teachers from the zoo of mmpretrain."""
 
 import json
 
@@ -12,26 +12,26 @@ def start(tmp_path, *names):
 
 
 @pytest.mark.slow
-def test_teachers_are_tried_once_and_what_stands_in_the_way_is_told(tmp_path):
-    works, resized, other = (
+def test_teachers_are_tested_once_and_errors_are_listed(tmp_path):
+    works, resized, fails = (
         'resnet18_8xb32_in1k',
         'mlp-mixer-base-p16_3rdparty_64xb64_in1k',
         'cn-clip_resnet50_zeroshot-cls_cifar100',
     )
-    printed = start(tmp_path, works, resized, other)
+    printed = start(tmp_path, works, resized, fails)
     assert 'backbone.layer3, works' in printed
     page = (tmp_path / 'zoo.md').read_text()
     assert '**2 of 3 models work**' in page
     assert f'| {works} | 1 | 11.7 | `backbone.layer3` | `head` | 112 | yes |' in page
     assert f'| {resized} | 1 | 59.9 | `backbone.layers[11]` | `head` | 224 | yes |' in page
-    assert "type='ChineseCLIP' is no Classifier" in page
-    remembered = tmp_path / 'work' / f'{works}.json'
-    remembered.write_text(json.dumps({**json.loads(remembered.read_text()), 'size': 7}))
+    assert "type='ChineseCLIP' is not a Classifier" in page
+    saved = tmp_path / 'work' / f'{works}.json'
+    saved.write_text(json.dumps({**json.loads(saved.read_text()), 'size': 7}))
     start(tmp_path, works)
     assert '| `head` | 7 | yes |' in (tmp_path / 'zoo.md').read_text()
 
 
-def test_the_published_table_adds_up():
+def test_counts_of_the_published_table():
     lines = (CONFIGS / 'serkd' / 'zoo.md').read_text().splitlines()
     rows = [[cell.strip() for cell in line.split('|')[1:-1]] for line in lines if line.startswith('|')][2:]
     models = sum(int(row[1]) for row in rows)

@@ -1,8 +1,8 @@
-"""How the angle loss grows with the number of tokens and of images: ours beside the paper's listing, forward and backward.
+"""Growth of the angle loss with the number of tokens and of images: ours and the paper's listing, forward and backward.
 
     python tools/benchmarks/growth.py [--device cpu] [--dtype float32] [--out DIR]
 
-Writes ``growth_<device>.json`` and ``.png``, and prints the exponents between the last two measurements of each series.
+Writes ``growth_<device>.json`` and ``.png``, and prints the exponent between the last two measurements of each series.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import relation_losses
 mpl.use('Agg')
 import matplotlib.pyplot as plt
 
-# Tokens x images: one grows, the other stays. What takes the listing more memory than most machines have is left to ours.
+# Tokens x images: one grows, the other is constant. The listing is not measured where it would exceed LISTING_LIMIT bytes.
 SERIES = {
     'tokens': {
         'cpu': [(tokens, 4) for tokens in (16, 49, 100, 196, 400)],
@@ -29,45 +29,45 @@ LISTING_LIMIT = {'cpu': 2**30, 'cuda': 24 * 2**30}
 
 
 def run(device: str, dtype: str, seconds: float) -> dict[str, list[dict]]:
-    """Measure every case of both series, each in a process of its own."""
+    """Measure every case of both series."""
     results: dict[str, list[dict]] = {}
     for series, cases in SERIES.items():
         results[series] = []
         for tokens, images in cases[device]:
             for kind in KINDS:
-                differences = 4 * images * tokens**2 * relation_losses.TEACHER_CHANNELS  # bytes of its largest tensor
+                differences = 4 * images * tokens**2 * relation_losses.TEACHER_CHANNELS  # Bytes of its largest tensor.
                 if kind == 'listing' and differences > LISTING_LIMIT[device]:
                     continue
                 settings = [kind, 'angle', tokens, images, device, dtype, seconds]
-                found = machine.measure_apart(relation_losses.measure, settings, device)
+                found = machine.measure_separately(relation_losses.measure, settings, device)
                 if 'failed' not in found:
                     results[series].append({'kind': kind, 'tokens': tokens, 'images': images, **found})
     return results
 
 
 def table(results: dict[str, list[dict]]) -> str:
-    """Times and memory by case, and by which power of what grows they last grew."""
+    """Return a Markdown table of time and memory by case, and the exponents."""
     lines = ['| grows | tokens | images | ours, ms | MiB | listing, ms | MiB |', '|' + ' --- |' * 7]
     for series, found in results.items():
         by_case: dict[tuple[int, int], dict[str, str]] = {}
         for result in found:
-            told = f'{1000 * result["seconds"]:.1f} | {result["bytes"] / 2**20:.0f}'
-            by_case.setdefault((result['tokens'], result['images']), {})[result['kind']] = told
-        for (tokens, images), told in by_case.items():
-            cells = ' | '.join(told.get(kind, '- | -') for kind in KINDS)
+            cell = f'{1000 * result["seconds"]:.1f} | {result["bytes"] / 2**20:.0f}'
+            by_case.setdefault((result['tokens'], result['images']), {})[result['kind']] = cell
+        for (tokens, images), by_kind in by_case.items():
+            cells = ' | '.join(by_kind.get(kind, '- | -') for kind in KINDS)
             lines.append(f'| {series} | {tokens} | {images} | {cells} |')
     exponents = [f'{kind} by {series}: {power(results[series], kind, series):.2f}' for series in results for kind in KINDS]
-    return '\n'.join(lines) + f'\n\nPower by which time last grew: {", ".join(exponents)}'
+    return '\n'.join(lines) + f'\n\nExponent of the growth of time between the last two rows: {", ".join(exponents)}'
 
 
 def power(found: list[dict], kind: str, series: str) -> float:
-    """The exponent between the last two measurements of a kind."""
+    """Return the exponent between the last two measurements of a kind."""
     *_, first, last = [result for result in found if result['kind'] == kind]
     return math.log(last['seconds'] / first['seconds']) / math.log(last[series] / first[series])
 
 
 def plot(path: Path, results: dict[str, list[dict]]) -> None:
-    """Time and memory against tokens and images."""
+    """Plot time and memory over tokens and images."""
     figure, panels = plt.subplots(1, 4, figsize=(14, 3.2), layout='constrained')
     shown = [(series, *quantity) for series in results for quantity in (('seconds', 1e3, 'ms'), ('bytes', 2**-20, 'MiB'))]
     for axes, (series, name, unit, label) in zip(panels, shown, strict=True):
@@ -77,8 +77,8 @@ def plot(path: Path, results: dict[str, list[dict]]) -> None:
             ]
             axes.plot(*zip(*points, strict=True), marker='o', label=relation_losses.KINDS[kind])
         axes.set(xscale='log', yscale='log', xlabel=series, ylabel=label)
-        grown = sorted({result[series] for result in results[series]})
-        axes.set_xticks(grown, grown)
+        ticks = sorted({result[series] for result in results[series]})
+        axes.set_xticks(ticks, ticks)
         axes.minorticks_off()
         axes.grid(alpha=0.3)
     panels[0].legend()
@@ -87,7 +87,7 @@ def plot(path: Path, results: dict[str, list[dict]]) -> None:
 
 
 def main() -> None:
-    """Measure, print and save."""
+    """Measure, print and save the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     machine.add_arguments(parser)
     args = parser.parse_args()

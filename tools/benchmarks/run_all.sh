@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Every benchmark, on the GPU where there is one and else on the CPU, after the tests of the operations on that device:
+# Run the tests of the operations and then all benchmarks, on the GPU, or on the CPU of a machine without a GPU:
 #   bash tools/benchmarks/run_all.sh [OUT]
-# Takes a few minutes. Arguments of the scripts themselves: `python tools/benchmarks/<script>.py --help`.
+# Takes a few minutes. For the arguments of a script: `python tools/benchmarks/<script>.py --help`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 PYTHON=${PYTHON:-python}

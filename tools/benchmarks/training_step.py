@@ -1,12 +1,12 @@
-"""A training step of ``deit-ti_mae-b`` on labels, with logit KD and as SeRKD, beside timm's TokenDistillationTask.
+"""Training step of ``deit-ti_mae-b`` by labels only, logit KD and SeRKD, and of timm's TokenDistillationTask.
 
     python tools/benchmarks/training_step.py [--device cpu] [--dtype float32] [--batch 8] [--out DIR]
 
-A step is what the training loop does with loaded images: preprocess, mix, forward, backward, update. Steps of all kinds take
-turns in one process, so that what disturbs one disturbs all; memory is measured in a process for each. The parts of SeRKD's
-step are measured alone, with the backward pass of what has one; the student is what remains. Weights are random, which
-changes no time. timm comes with ``pip install -e ".[benchmarks]"``; without it, its step is left out. Writes
-``training_step_<device>.json`` and ``.png``, and prints the ratios.
+A step is what the training loop does with loaded images: preprocess, mix, forward, backward, update. Steps of all kinds are
+interleaved in one process, so that other load on the machine affects them equally. Memory is measured separately for each.
+The parts of SeRKD's step are measured alone, forward and, except for the teacher, backward; the student is the rest. Weights
+are random, which does not affect the time. timm comes with ``pip install -e ".[benchmarks]"``; without it, its step is
+skipped. Writes ``training_step_<device>.json`` and ``.png``, and prints the ratios.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,8 +37,8 @@ PARTS = ('teacher', 'superpixels', 'losses', 'student')
 
 
 def our_step(kind: str, device: str, dtype: str) -> tuple[torch.nn.Module, Callable]:
-    """The model of one of our configs, and its training step."""
-    from mmengine.config import Config  # noqa: PLC0415 (a process imports what it measures, and no more)
+    """Return the model of one of our configs and its training step."""
+    from mmengine.config import Config  # noqa: PLC0415 (a process imports only what it measures)
     from mmengine.optim import build_optim_wrapper  # noqa: PLC0415
     from mmpretrain.registry import MODELS  # noqa: PLC0415
     from mmpretrain.structures import DataSample  # noqa: PLC0415
@@ -63,7 +64,7 @@ def our_step(kind: str, device: str, dtype: str) -> tuple[torch.nn.Module, Calla
 
 
 def timm_step(device: str, dtype: str) -> Callable:
-    """The training step of timm's task for the same architectures, with the same augmentation of batches."""
+    """Return the training step of timm's task with the same architectures and the same batch augmentation."""
     import timm  # noqa: PLC0415
     from timm.data import Mixup  # noqa: PLC0415
     from timm.loss import SoftTargetCrossEntropy  # noqa: PLC0415
@@ -90,7 +91,7 @@ def timm_step(device: str, dtype: str) -> Callable:
 
 
 def steps(kinds: list[str], device: str, dtype: str, batch: int) -> tuple[dict[str, Callable], torch.nn.Module | None]:
-    """A function without arguments for a step of each kind, on the same images, and SeRKD's model."""
+    """Return a function without arguments for a step of each kind, on the same images, and the model of SeRKD."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (batch, 3, 224, 224), dtype=torch.uint8, generator=generator)
     classes = torch.randint(0, 1000, (batch,), generator=generator).tolist()
@@ -109,13 +110,13 @@ def steps(kinds: list[str], device: str, dtype: str, batch: int) -> tuple[dict[s
 def _with_images(step: Callable, images: torch.Tensor, classes: list[int], device: str) -> Callable:
     def run() -> None:
         step(images, classes)
-        machine.synchronise(device)
+        machine.synchronize(device)
 
     return run
 
 
 def peak_memory(kind: str, device: str, dtype: str, batch: int) -> dict[str, int]:
-    """What a step of one kind holds at its peak beside what was there before the first, in bytes."""
+    """Return by how many bytes two steps of one kind raise the peak memory."""
     found, _ = steps([kind], device, dtype, batch)
     machine.keep_freed_memory()
     before = machine.reset_peak(device)
@@ -124,8 +125,8 @@ def peak_memory(kind: str, device: str, dtype: str, batch: int) -> dict[str, int
     return {'bytes': machine.peak(device) - before}
 
 
-def take_turns(functions: dict[str, Callable], seconds: float) -> dict[str, list[float]]:
-    """Seconds of each function, called in turns for ``seconds`` per function, and three times at least."""
+def interleave(functions: dict[str, Callable], seconds: float) -> dict[str, list[float]]:
+    """Call the functions in turn, for ``seconds`` per function and at least three times; return their times in seconds."""
     for function in functions.values():
         function()
     times: dict[str, list[float]] = {name: [] for name in functions}
@@ -139,59 +140,62 @@ def take_turns(functions: dict[str, Callable], seconds: float) -> dict[str, list
 
 
 def parts_of(model: torch.nn.Module, device: str, dtype: str, batch: int) -> dict[str, Callable]:
-    """Functions that compute the parts of SeRKD's step: the teacher, the views (superpixels) and the losses."""
-    from serkd_mm.distillers.taps import Feature  # noqa: PLC0415
-
+    """Return functions that compute the parts of SeRKD's step: the teacher, the views (superpixels) and the losses."""
     images = torch.randn(batch, 3, 224, 224, device=device)
     mixed = torch.autocast(device, getattr(torch, dtype) if dtype != 'float32' else None, enabled=dtype != 'float32')
+    objective = model.distill
     with mixed:
-        teacher = model.teacher(images)
-        with model.student_taps.record((224, 224)) as student:
-            model.student(images)
-    student = {
-        name: Feature(feature.tensor.detach().requires_grad_(), feature.image_size, feature.num_extra_tokens)
-        for name, feature in student.items()
+        student, teacher = model.extract_features(images)
+        student = {
+            tap: replace(feature, tensor=feature.tensor.detach().requires_grad_()) for tap, feature in student.items()
+        }
+        tokens = objective.tokens(student, teacher)
+    pairs = {
+        (view, tap): (own.detach().requires_grad_(), other)
+        for view, by_tap in tokens.items()
+        for tap, (own, other) in by_tap.items()
     }
-    terms = model.distill
-    pairs = {name: view(student[view.tap], teacher[view.tap]) for name, view in terms.views.items()}
-    pairs = {name: (own.detach().requires_grad_(), other) for name, (own, other) in pairs.items()}
-    pairs |= {name: (student[name].tensor, teacher[name].tensor) for name in student}
-    gradients = {name: torch.randn_like(own) for name, (own, _) in pairs.items()}
+    gradients = [torch.randn_like(own) for own, _ in pairs.values()]
+    pairs |= {(tap, tap): (student[tap].tensor, teacher[tap].tensor) for tap in student}
 
     def run_teacher() -> None:
         with mixed:
             model.teacher(images)
-        machine.synchronise(device)
+        machine.synchronize(device)
 
     def run_superpixels() -> None:
         with mixed:
-            tokens = {name: view(student[view.tap], teacher[view.tap])[0] for name, view in terms.views.items()}
-        torch.autograd.backward(list(tokens.values()), [gradients[name] for name in tokens])
-        machine.synchronise(device)
+            tokens = objective.tokens(student, teacher)
+        torch.autograd.backward([own for by_tap in tokens.values() for own, _ in by_tap.values()], gradients)
+        machine.synchronize(device)
 
     def run_losses() -> None:
         with mixed:
-            total = sum(loss(*pairs[terms.on[name]]) for name, loss in terms.losses.items())
-        total.backward()
-        machine.synchronise(device)
+            losses = [
+                loss(*pairs[objective.source_of[name], tap])
+                for name, by_tap in objective.losses.items()
+                for tap, loss in by_tap.items()
+            ]
+        sum(losses).backward()
+        machine.synchronize(device)
 
     return {'teacher': run_teacher, 'superpixels': run_superpixels, 'losses': run_losses}
 
 
 def median(values: list[float]) -> float:
-    """The middle value."""
+    """Return the middle value."""
     return sorted(values)[len(values) // 2]
 
 
 def run(device: str, dtype: str, batch: int, seconds: float) -> dict:
-    """Times and memory of every kind, and the shares of SeRKD's parts."""
+    """Measure time and memory of every kind, and the shares of the parts of SeRKD's step."""
     machine.keep_freed_memory()
     measured = [kind for kind in KINDS if kind != 'timm' or find_spec('timm')]
     functions, model = steps(measured, device, dtype, batch)
-    times = take_turns(functions, seconds)
-    # The ratio of steps that follow each other, which what comes and goes on a machine disturbs least.
+    times = interleave(functions, seconds)
+    # The median ratio of consecutive steps is least affected by other load on the machine.
     over_kd = {kind: median([a / b for a, b in zip(times[kind], times['kd'], strict=True)]) for kind in measured}
-    shares = {name: median(values) for name, values in take_turns(parts_of(model, device, dtype, batch), seconds).items()}
+    shares = {name: median(values) for name, values in interleave(parts_of(model, device, dtype, batch), seconds).items()}
     whole = median(times['serkd'])
     shares['student'] = whole - sum(shares.values())
     kinds = {
@@ -199,7 +203,7 @@ def run(device: str, dtype: str, batch: int, seconds: float) -> dict:
             'seconds': median(times[kind]),
             'over_kd': over_kd[kind],
             'steps': len(times[kind]),
-            **machine.measure_apart(peak_memory, [kind, device, dtype, batch], device),
+            **machine.measure_separately(peak_memory, [kind, device, dtype, batch], device),
         }
         for kind in measured
     }
@@ -207,18 +211,21 @@ def run(device: str, dtype: str, batch: int, seconds: float) -> dict:
 
 
 def table(results: dict) -> str:
-    """Images per second, memory and the ratio to KD by kind; and the shares."""
-    lines = ['| step | images / s | time, of logit KD | memory beside weights, MiB |', '| --- | --- | --- | --- |']
+    """Return a Markdown table of speed, time relative to KD and memory by kind, and the shares."""
+    lines = [
+        '| step | images / s | time relative to logit KD | memory in addition to weights, MiB |',
+        '| --- | --- | --- | --- |',
+    ]
     for kind, found in results['kinds'].items():
         memory = f'{found["bytes"] / 2**20:.0f}' if 'bytes' in found else 'failed'
         images = results['batch'] / found['seconds']
         lines.append(f'| {KINDS[kind]} | {images:.1f} | {found["over_kd"]:.3f} | {memory} |')
     shares = ', '.join(f'{name} {100 * share:.1f} %' for name, share in results['shares'].items())
-    return '\n'.join(lines) + f"\n\nOf SeRKD's step: {shares}"
+    return '\n'.join(lines) + f"\n\nParts of SeRKD's step: {shares}"
 
 
 def plot(path: Path, results: dict) -> None:
-    """Images per second by kind, and the parts of SeRKD's step."""
+    """Plot images per second by kind and the parts of SeRKD's step."""
     figure, panels = plt.subplots(1, 2, figsize=(11, 3.2), layout='constrained')
     speeds = [results['batch'] / found['seconds'] for found in results['kinds'].values()]
     panels[0].barh([KINDS[kind] for kind in results['kinds']], speeds)
@@ -235,13 +242,13 @@ def plot(path: Path, results: dict) -> None:
 
 
 def main() -> None:
-    """Measure, print and save."""
+    """Measure, print and save the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     machine.add_arguments(parser)
-    parser.add_argument('--batch', type=int, help='images per step; 8 on a CPU and 128 on a GPU by default')
+    parser.add_argument('--batch', type=int, help='images per step; by default 8 on a CPU and 128 on a GPU')
     parser.add_argument('--measure', type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    logging.disable(logging.INFO)  # mmengine tells of every weight that it initialises.
+    logging.disable(logging.INFO)  # mmengine logs every weight that it initializes.
     if args.measure:
         print(json.dumps(peak_memory(*args.measure)))
         return

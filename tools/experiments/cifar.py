@@ -1,9 +1,9 @@
-"""Distillation methods side by side: a small ViT pair and a small CNN pair on part of CIFAR-10, same schedule and seeds.
+"""Compare distillation methods for a small ViT pair and a small CNN pair on part of CIFAR-10, by the same recipe and seeds.
 
     python tools/experiments/cifar.py --data-root DIR [--pairs vit cnn] [--methods labels kd serkd] [--seeds 0 1 2]
 
-DIR holds ``train/<class>/*.jpg``, 1,000 of each of the 10 classes, and ``val/<class>/*.jpg``. Started again, it skips what
-is finished and resumes what is not.
+DIR holds ``train/<class>/*.jpg``, 1,000 images for each of the 10 classes, and ``val/<class>/*.jpg``. A second start skips
+the runs that have finished and resumes the others.
 """
 
 import argparse
@@ -26,19 +26,19 @@ METHODS = {
     'serkd': 'SeRKD, superpixels',
 }
 NOTE = (
-    'Top-1 accuracy on the validation images after the last epoch: mean over the seeds, and sample standard deviation. '
+    'Top-1 accuracy on the validation images after the last epoch: mean and sample standard deviation over the seeds. '
     'Parameters are those of the deployed model.'
 )
 
 
 def add_choices(parser: argparse.ArgumentParser) -> None:
-    """The arguments that choose pairs and methods."""
+    """Add the arguments that select pairs and methods."""
     parser.add_argument('--pairs', nargs='+', choices=PAIRS, default=list(PAIRS))
     parser.add_argument('--methods', nargs='+', choices=METHODS, default=list(METHODS))
 
 
 def main() -> None:
-    """Run everything, print the tables, and save them as ``results.md`` and ``results.png``."""
+    """Run all trainings, print the tables, and save ``results.md`` and ``results.png``."""
     args = parse_arguments(__doc__, 'cifar', ROOT / 'data' / 'cifar10-mini', add_choices)
     if not (args.data_root / 'train').is_dir():
         raise SystemExit(f'--data-root: there is no folder {args.data_root / "train"}')

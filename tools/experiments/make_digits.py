@@ -1,8 +1,8 @@
-"""Write scikit-learn's handwritten digits as image folders: real images that need no download.
+"""Write the handwritten digits of scikit-learn as image folders: real images without a download.
 
     python tools/experiments/make_digits.py [FOLDER]
 
-``train`` gets two thirds of the 1,797 images, ``val`` the others, and ``few`` the first 10 of each class of ``train``.
+``train`` has two thirds of the 1,797 images, ``val`` the rest, and ``few`` the first 10 of each class of ``train``.
 """
 
 import sys
@@ -16,7 +16,7 @@ FEW_PER_CLASS = 10
 
 
 def main(root: Path) -> None:
-    """Write the three folders below ``root``, ``<split>/<class>/<number>.png``; all of them, or none that bears its name."""
+    """Write ``root/<split>/<class>/<number>.png``. ``root`` exists only once all images are written."""
     unfinished = root.with_name(f'{root.name}.unfinished')
     digits = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)

@@ -1,8 +1,8 @@
-"""The quickstart's experiment: one teacher, then the same student with labels only, logit KD and SeRKD, over several seeds.
+"""The experiment of the quickstart: a teacher, then a student by labels only, logit KD and SeRKD, over several seeds.
 
     python tools/experiments/quickstart.py [--seeds 0 1 2] [--work-dir DIR] [--data-root DIR] [--jobs N]
 
-Started again, it skips what is finished and resumes what is not.
+A second start skips the runs that have finished and resumes the others.
 """
 
 import make_digits
@@ -12,13 +12,13 @@ from runs import ROOT, Experiment, Run, parse_arguments
 CONFIGS = ROOT / 'configs' / 'quickstart'
 TITLES = {'labels': 'student, labels only', 'kd': 'student, logit KD', 'serkd': 'student, SeRKD'}
 NOTE = (
-    'Top-1 accuracy on the validation images after the last epoch: mean over the seeds, and sample standard deviation. '
+    'Top-1 accuracy on the validation images after the last epoch: mean and sample standard deviation over the seeds. '
     'One teacher; every student sees the same 100 training images. Parameters are those of the deployed model.'
 )
 
 
 def main() -> None:
-    """Run everything, print the table, and save it as ``results.md`` and the curves as ``results.png``."""
+    """Run all trainings, print the table, and save ``results.md`` and the curves ``results.png``."""
     args = parse_arguments(__doc__, 'quickstart', ROOT / 'data' / 'digits')
     if not args.data_root.is_dir():
         make_digits.main(args.data_root)
@@ -39,7 +39,7 @@ def main() -> None:
     table = report.table(entries)
     text = f'# Quickstart: handwritten digits\n\n{table}\n\n{NOTE}\n\n![accuracy](results.png)\n'
     (experiment.work_dir / 'results.md').write_text(text, encoding='utf-8')
-    title = 'Handwritten digits, 10 labelled images per class'
+    title = 'Handwritten digits, 10 labeled images per class'
     report.plot_curves(experiment.work_dir / 'results.png', title, entries[1:], teacher=entries[0])
     folder = experiment.work_dir
     print(f'\n{table}\n\n{NOTE}\n\nSaved {folder / "results.md"} and {folder / "results.png"}')

@@ -1,4 +1,4 @@
-"""Tables and plots of experiments, read from mmengine's own logs and checkpoints."""
+"""Tables and plots of experiments, from the logs and checkpoints of mmengine."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib as mpl
 import torch
 
-from serkd_mm.visualization.run_logs import RunLog
+from serkd_mm.analysis import RunLog
 
 mpl.use('Agg')
 import matplotlib.pyplot as plt
@@ -19,32 +19,32 @@ class Entry:
     """One row of a table.
 
     Attributes:
-        title: Its name.
-        folders: Folders of its runs, one per seed.
+        title: Name of the model.
+        folders: Work folders of its runs, one per seed.
     """
 
     title: str
     folders: Sequence[Path]
 
     def accuracies(self) -> list[float]:
-        """Top-1 accuracy of each run after its last epoch, in percent."""
+        """Return the top-1 accuracy of each run after its last epoch, in percent."""
         return [accuracy_curve(folder)[-1][1] for folder in self.folders]
 
 
 def table(entries: Sequence[Entry], with_time: bool = True) -> str:
-    """A Markdown table: accuracy (mean and sample standard deviation over the seeds), parameters and, if asked, time."""
+    """Return a Markdown table: mean and sample standard deviation of the accuracy, parameters and, optionally, time."""
     header = ['model', 'top-1 (%)', 'spread', 'seeds', 'parameters', 's / epoch']
     rows = [header, ['---'] * len(header), *map(_row, entries)]
     return '\n'.join('| ' + ' | '.join(row if with_time else row[:-1]) + ' |' for row in rows)
 
 
 def accuracy_curve(folder: Path) -> list[tuple[int, float]]:
-    """Epoch and top-1 accuracy of each validation of a run, in order; a resumed run continues its curve."""
+    """Return epoch and top-1 accuracy of each validation of a run, which may have been resumed."""
     return RunLog(folder).metric('accuracy/top1')
 
 
 def plot_curves(path: Path, title: str, entries: Sequence[Entry], teacher: Entry) -> None:
-    """Draw accuracy over epochs: mean over the seeds, and their range."""
+    """Plot accuracy over epochs: mean and range over the seeds."""
     figure, axes = plt.subplots(figsize=(7, 4.5), layout='constrained')
     for entry in entries:
         curves = [accuracy_curve(folder) for folder in entry.folders]
@@ -61,7 +61,7 @@ def plot_curves(path: Path, title: str, entries: Sequence[Entry], teacher: Entry
 
 
 def plot_scores(path: Path, groups: Mapping[str, Sequence[Entry]]) -> None:
-    """Draw the last accuracy of every run as a dot, and the mean of each entry as a line; one panel per group."""
+    """Plot the last accuracy of every run as a dot and the mean of each entry as a line, one panel per group."""
     height = 0.9 + 0.34 * max(len(entries) for entries in groups.values())
     figure, panels = plt.subplots(1, len(groups), figsize=(5.5 * len(groups), height), layout='constrained', squeeze=False)
     for axes, (title, entries) in zip(panels[0], groups.items(), strict=True):
@@ -86,7 +86,7 @@ def _row(entry: Entry) -> list[str]:
 
 
 def _num_parameters(folder: Path) -> int:
-    """Weights of the plain model in a run's last checkpoint."""
+    """The number of values of the plain model in the last checkpoint of a run."""
     path = Path((folder / 'last_checkpoint').read_text().strip())
     state_dict = torch.load(path, map_location='cpu', weights_only=True)['state_dict']
     return sum(value.numel() for name, value in state_dict.items() if not name.startswith('distill.'))

@@ -1,6 +1,6 @@
-"""Experiments of several trainings: teachers first, then students over several seeds, two or more at a time.
+"""Experiments of several trainings, some in parallel: teachers first, then students over several seeds.
 
-Every run is a plain call of tools/train.py. Started again, an experiment skips what is finished and resumes what is not.
+Every run is a call of tools/train.py. A second start skips the runs that have finished and resumes the others.
 """
 
 import argparse
@@ -27,9 +27,9 @@ class Run:
 
     Attributes:
         config: The config file.
-        folder: Name of its folder in the experiment's.
+        folder: Name of its work folder in the folder of the experiment.
         seed: Seed of the training.
-        teacher: The run whose last checkpoint is the teacher; None for a model that has no teacher.
+        teacher: The run whose last checkpoint is the teacher. Default: None, without a teacher.
     """
 
     config: Path
@@ -39,13 +39,13 @@ class Run:
 
 
 class Experiment:
-    """Runs that share a folder, a data set and options.
+    """Runs that share a folder, a dataset and settings.
 
     Args:
         work_dir: Folder of all runs.
         data_root: Folder of the images.
-        options: Settings for every run, as ``--cfg-options`` takes them.
-        jobs: Trainings at a time.
+        options: Settings of every run, in the format of ``--cfg-options``.
+        jobs: Number of parallel trainings.
     """
 
     def __init__(self, work_dir: Path, data_root: Path, options: Sequence[str], jobs: int) -> None:
@@ -57,15 +57,15 @@ class Experiment:
         """Train all teachers, then all students.
 
         Raises:
-            SystemExit: A training failed; its output is in ``train.log`` of its folder.
+            SystemExit: A training failed; its output is in ``train.log`` of its work folder.
         """
         self._total, self._numbers = len(teachers) + len(students), count(1)
-        print(f'{self._total} trainings, {self.jobs} at a time, below {self.work_dir}', flush=True)
+        print(f'{self._total} trainings in {self.work_dir}, {self.jobs} in parallel', flush=True)
         self._train_all(teachers, threads=max(self.jobs // len(teachers), 1))
         self._train_all(students, threads=1)
 
     def folder(self, run: Run) -> Path:
-        """The folder of a run."""
+        """Return the work folder of a run."""
         return self.work_dir / run.folder
 
     def _train_all(self, runs: Sequence[Run], threads: int) -> None:
@@ -79,7 +79,7 @@ class Experiment:
                 raise
 
     def _train(self, run: Run, threads: int) -> None:
-        """Train one run to its end, unless that is done; say how it went."""
+        """Train one run unless it has finished, and print its accuracy."""
         work_dir, started = self.folder(run), time.time()
         if not (work_dir / 'finished').is_file():
             if self._last_checkpoint(run).is_file():
@@ -105,7 +105,7 @@ class Experiment:
             raise SystemExit(f'{run.folder} failed with exit code {code}; see {work_dir / "train.log"}')
 
     def _settings(self, run: Run) -> list[str]:
-        """What a run sets beside its config file."""
+        """Settings of a run in addition to its config file."""
         settings = [f'randomness.seed={run.seed}', *self.options]
         for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
             settings.append(f'{loader}.dataset.data_root={self.data_root}')
@@ -114,7 +114,7 @@ class Experiment:
         return settings
 
     def _last_checkpoint(self, run: Run) -> Path:
-        """The last checkpoint of a run."""
+        """Path of the last checkpoint of a run."""
         config = Config.fromfile(run.config)
         config.merge_from_dict(_parsed(self.options))
         return self.folder(run) / f'epoch_{config.train_cfg.max_epochs}.pth'
@@ -123,27 +123,27 @@ class Experiment:
 def parse_arguments(
     description: str, name: str, data_root: Path, add: Callable[[argparse.ArgumentParser], None] | None = None
 ) -> argparse.Namespace:
-    """The command line of an experiment.
+    """Parse the command line of an experiment.
 
     Args:
-        description: What the experiment does.
-        name: Folder of its runs in ``work_dirs``.
-        data_root: Where its images are by default.
-        add: Adds arguments of its own.
+        description: Description of the experiment.
+        name: Default folder of the runs in ``work_dirs``.
+        data_root: Default folder of the images.
+        add: Adds arguments to the parser. Default: None.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     if add is not None:
         add(parser)
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
-    parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs' / name)
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], help='seeds of the students')
+    parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs' / name, help='folder of the runs')
     parser.add_argument('--data-root', type=Path, default=data_root, help='folder of the images')
-    parser.add_argument('--jobs', type=int, default=min(os.cpu_count() or 1, 4), help='trainings at a time')
-    parser.add_argument('--cfg-options', nargs='+', default=[], help='settings for every run, as in tools/train.py')
+    parser.add_argument('--jobs', type=int, default=min(os.cpu_count() or 1, 4), help='number of parallel trainings')
+    parser.add_argument('--cfg-options', nargs='+', default=[], help='settings of every run, as in tools/train.py')
     return parser.parse_args()
 
 
 def _parsed(options: list[str]) -> dict:
-    """Options as mmengine's command lines read them."""
+    """Settings as a dict, parsed as by the command lines of mmengine."""
     parser = argparse.ArgumentParser()
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
     return parser.parse_args(['--cfg-options', *options] if options else []).cfg_options

@@ -1,10 +1,10 @@
-"""Every image classifier of mmpretrain's zoo as the teacher of a DeiT-Ti and of a ResNet-18: which pairs take a SeRKD step?
+"""Test every image classifier of mmpretrain's zoo as the teacher of a DeiT-Ti and of a ResNet-18 by one SeRKD step.
 
     python tools/experiments/zoo.py [--teachers NAME ...] [--work-dir DIR] [--out FILE]
 
-Teachers have random weights; taps are left out of the config, so that the default ones are tried. Images have 112 pixels,
-and for teachers that refuse those, the size that they were evaluated with. Each teacher has a process of its own; started
-again, the script skips what it has tried. Models that differ in their weights alone are tried once.
+Teachers have random weights. The config leaves the taps out, so the default taps are tested. Images have 112 x 112 pixels;
+teachers that do not accept this size get the size that they were evaluated with. Each teacher is tested in a separate
+process. A second start skips the teachers that have been tested. Models that differ only in their weights are tested once.
 """
 
 import argparse
@@ -29,21 +29,34 @@ ROOT = Path(__file__).resolve().parents[2]
 PAIR = ROOT / 'configs' / 'serkd' / '_base_' / 'any_pair.py'
 IMAGE_SIZE = 112
 STUDENTS = {'DeiT-Ti': 'deit-tiny-distilled_3rdparty_in1k', 'ResNet-18': 'resnet18_8xb32_in1k'}
+PAGE = """# mmpretrain's zoo as teachers
+
+Which image classifiers of the zoo can teach a DeiT-Ti and a ResNet-18 if the config leaves the taps out? Each
+was built with random weights and took one SeRKD step with both students. This shows that the parts fit, not how
+well a student learns. Teachers see images of {size} pixels or, if they do not accept that size, of the size
+that they were evaluated with (`teacher.input_size`).
+
+{share}, {rows} of which differ in more than their weights;
+`python tools/experiments/zoo.py`, {about}.
+
+| teacher | models | parameters (M) | patches | logits | size | works |
+| --- | --- | --- | --- | --- | --- | --- |
+"""
 
 
 def main() -> None:
-    """Try what was not tried yet, and write the table."""
+    """Test the teachers that have not been tested, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--teachers', nargs='+', metavar='NAME', help='names of the zoo; all by default')
-    parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs' / 'zoo')
-    parser.add_argument('--out', type=Path, default=ROOT / 'configs' / 'serkd' / 'zoo.md')
+    parser.add_argument('--teachers', nargs='+', metavar='NAME', help='names in the zoo; by default all')
+    parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs' / 'zoo', help='folder of the results by teacher')
+    parser.add_argument('--out', type=Path, default=ROOT / 'configs' / 'serkd' / 'zoo.md', help='file of the table')
     args = parser.parse_args()
     args.work_dir.mkdir(parents=True, exist_ok=True)
     models = distinct_models(args.teachers or list_models(task='Image Classification'))
     for number, (name, others) in enumerate(models.items(), 1):
         file = args.work_dir / f'{name}.json'
         if not file.exists():
-            file.write_text(json.dumps({'teacher': name, 'others': others, **in_a_process(name)}))
+            file.write_text(json.dumps({'teacher': name, 'others': others, **in_subprocess(name)}))
         row = json.loads(file.read_text())
         print(f'{number}/{len(models)} {name}: {row.get("patches", "-")}, {outcome(row)}', flush=True)
     rows = [json.loads((args.work_dir / f'{name}.json').read_text()) for name in models]
@@ -52,19 +65,19 @@ def main() -> None:
 
 
 def distinct_models(names: list[str]) -> dict[str, list[str]]:
-    """The first name of each model, with the other names of the same one: those that differ in their weights alone."""
+    """Group the names whose models differ only in their weights; return the first name of each group and the others."""
     groups: dict[str, list[str]] = {}
     for name in names:
         try:
             model = json.dumps(ModelHub.get(name).config.model, default=str, sort_keys=True)
-        except Exception:  # A config of the zoo that mmpretrain itself can not read; the attempt will say so.
+        except Exception:  # mmpretrain cannot read this config; attempt() reports it.
             model = name
         groups.setdefault(model, []).append(name)
     return {first: others for first, *others in groups.values()}
 
 
-def in_a_process(name: str) -> dict:
-    """What :func:`attempt` finds, in a process of its own: a model that takes all memory ends no other."""
+def in_subprocess(name: str) -> dict:
+    """Run :func:`attempt` in a separate process, so that a model that runs out of memory does not stop the script."""
     context = multiprocessing.get_context('fork')
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=lambda: sender.send(attempt(name)))
@@ -74,16 +87,16 @@ def in_a_process(name: str) -> dict:
         return receiver.recv()
     except EOFError:
         process.join()
-        return {'error': f'the process ended with {process.exitcode}'}
+        return {'error': f'the process exited with {process.exitcode}'}
 
 
 def attempt(name: str) -> dict:
-    """A step with each student: the taps that were found, the size of the images, and what went wrong."""
+    """Take a step with each student; return the default taps, the image size, and the errors by student."""
     MMLogger.get_current_instance().setLevel('ERROR')
     try:
         zoo = ModelHub.get(name).config
     except Exception as error:
-        return {'error': f'mmpretrain can not read its config: {type(error).__name__}: {first_line(error)}'}
+        return {'error': f'mmpretrain cannot read its config: {type(error).__name__}: {first_line(error)}'}
     found: dict = {}
     for student in STUDENTS:
         for size in (None, evaluated_size(zoo)):
@@ -102,9 +115,12 @@ def step(teacher: str, student: str, teacher_size: int | None) -> dict:
     """Build a pair and take one step.
 
     Args:
-        teacher: Name of the zoo.
-        student: Name in the table.
-        teacher_size: Size of the teacher's images, where it is not the student's.
+        teacher: Name in the zoo.
+        student: Name in ``STUDENTS``.
+        teacher_size: Size of the teacher's images; None is the student's.
+
+    Returns:
+        The teacher's taps, image size and number of parameters.
     """
     torch.manual_seed(0)
     config = Config.fromfile(PAIR)
@@ -131,7 +147,7 @@ def step(teacher: str, student: str, teacher_size: int | None) -> dict:
 
 
 def evaluated_size(zoo: Config) -> int:
-    """The size of the images that the zoo's accuracy was measured with."""
+    """Return the size of the images that a model of the zoo was evaluated with."""
     pipeline = (zoo.get('test_dataloader') or {}).get('dataset', {}).get('pipeline', [])
     sizes = [size for transform in pipeline for size in (transform.get('crop_size'), transform.get('scale')) if size]
     sizes = [max(size) if isinstance(size, (tuple, list)) else size for size in sizes]
@@ -139,47 +155,30 @@ def evaluated_size(zoo: Config) -> int:
 
 
 def first_line(error: Exception) -> str:
-    """The first sentence of a message, without the folders of this machine."""
+    """Return the first sentence of a message, with paths relative to mmpretrain."""
     message = str(error).strip().split('\n')[0].replace(str(Path(mmpretrain.__file__).parent), 'mmpretrain')
     return message.split('. ')[0]
 
 
 def outcome(row: dict) -> str:
-    """What happened, in a few words."""
+    """Return 'works' or the errors."""
     if 'error' in row:
         return row['error']
-    problems = dict.fromkeys(row[student] for student in STUDENTS if student in row)  # Both mostly have the same.
+    problems = dict.fromkeys(row[student] for student in STUDENTS if student in row)  # Mostly the same for both.
     return '; '.join(problems) or 'works'
 
 
 def as_markdown(rows: list[dict]) -> str:
-    """The page: how many work, and each with its taps or what stands in its way."""
+    """Return the page: the share of models that work, and a row for each model."""
     models = [1 + len(row['others']) for row in rows]
     working = sum(number for number, row in zip(models, rows, strict=True) if outcome(row) == 'works')
     about = f'{platform.machine()} CPU, torch {torch.__version__.split("+")[0]}, {time.strftime("%Y-%m-%d")}'
-    share = f'{working} of {sum(models)} models work** ({100 * working / sum(models):.1f} %)'
-    return '\n'.join(
-        [
-            "# mmpretrain's zoo as teachers",
-            '',
-            'Which image classifiers of the zoo can teach a DeiT-Ti and a ResNet-18, with taps left out of the config? Each',
-            'was built with random weights and took one SeRKD step with both students: it says that the parts fit, not how',
-            f'well a student learns. Teachers see images of {IMAGE_SIZE} pixels, or, where they refuse those, of the size',
-            'that they were evaluated with (`teacher.input_size`).',
-            '',
-            f'**{share}, {len(rows)} of which differ in more than their weights;',
-            f'`python tools/experiments/zoo.py`, {about}.',
-            '',
-            '| teacher | models | parameters (M) | patches | logits | size | works |',
-            '| --- | --- | --- | --- | --- | --- | --- |',
-            *lines_of(rows),
-            '',
-        ]
-    )
+    share = f'**{working} of {sum(models)} models work** ({100 * working / sum(models):.1f} %)'
+    return PAGE.format(size=IMAGE_SIZE, share=share, rows=len(rows), about=about) + '\n'.join([*lines_of(rows), ''])
 
 
 def lines_of(rows: list[dict]) -> Iterator[str]:
-    """A line for each model."""
+    """Yield a row for each model."""
     for row in rows:
         result = outcome(row)
         parameters = f'{row["parameters"] / 1e6:.1f}' if 'parameters' in row else '-'

@@ -1,4 +1,4 @@
-"""What we train is handed on by mmpretrain's own tools, with the student's plain config and without this package."""
+"""mmpretrain's own tools deploy the distilled student, with its plain config and without this package."""
 
 import json
 from pathlib import Path
@@ -16,13 +16,13 @@ from mmengine.runner import Runner
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('runner_scope')]
 
 TOOLS = Path(mmpretrain.__file__).parent / '.mim' / 'tools'
-FORBID = 'raise ImportError("not here")'
+FORBID = 'raise ImportError("serkd_mm must not be imported")'
 
 
 @pytest.fixture(scope='module')
-def handed(image_root, tmp_path_factory):
-    """A folder with a distilled checkpoint, and the student's plain config in terms of mmpretrain alone."""
-    root = tmp_path_factory.mktemp('handed')
+def deployed(image_root, tmp_path_factory):
+    """A folder with a distilled checkpoint and the student's plain config, which needs only mmpretrain."""
+    root = tmp_path_factory.mktemp('deployed')
     distillation = training_config(image_root, root / 'work', **{'train_cfg.max_epochs': 1})
     Runner.from_cfg(distillation).train()
     student = dict(STUDENT, head=dict(STUDENT['head'], type='DeiTClsHead'))
@@ -35,8 +35,8 @@ def handed(image_root, tmp_path_factory):
         test_dataloader=loader,
     )
     Config(plain).dump(root / 'plain.py')
-    (root / 'elsewhere').mkdir()
-    (root / 'elsewhere' / 'serkd_mm.py').write_text(FORBID)
+    (root / 'shadow').mkdir()
+    (root / 'shadow' / 'serkd_mm.py').write_text(FORBID)
     return root
 
 
@@ -44,8 +44,8 @@ RESIZE = dict(type='Resize', scale=(32, 32))
 
 
 def run(root, *command):
-    """Run Python where importing this package fails."""
-    return run_python(*command, cwd=root, PYTHONPATH=str(root / 'elsewhere'), MPLBACKEND='Agg')
+    """Run Python in a process that cannot import this package."""
+    return run_python(*command, cwd=root, PYTHONPATH=str(root / 'shadow'), MPLBACKEND='Agg')
 
 
 INFER = """
@@ -57,8 +57,8 @@ open('scores.json', 'w').write(json.dumps([result['pred_scores'].tolist() for re
 """
 
 
-def inferred(root, checkpoint, pictures):
-    """Scores by mmpretrain's inferencer."""
+def infer(root, checkpoint, pictures):
+    """Return the scores of mmpretrain's inferencer."""
     run(root, '-c', INFER, checkpoint, *pictures)
     return np.array(json.loads((root / 'scores.json').read_text()))
 
@@ -69,12 +69,12 @@ def pictures(image_root):
 
 
 @pytest.fixture(scope='module')
-def scores(handed, pictures):
-    return inferred(handed, 'work/epoch_1.pth', pictures)
+def scores(deployed, pictures):
+    return infer(deployed, 'work/epoch_1.pth', pictures)
 
 
-def test_the_inferencer_predicts_what_the_distiller_predicts(handed, pictures, scores, image_root, tmp_path):
-    config = training_config(image_root, tmp_path, **{'load_from': str(handed / 'work' / 'epoch_1.pth')})
+def test_inferencer_predicts_as_the_distiller(deployed, pictures, scores, image_root, tmp_path):
+    config = training_config(image_root, tmp_path, **{'load_from': str(deployed / 'work' / 'epoch_1.pth')})
     runner = Runner.from_cfg(config)
     runner.load_or_resume()
     model = runner.model.eval()
@@ -85,24 +85,24 @@ def test_the_inferencer_predicts_what_the_distiller_predicts(handed, pictures, s
     assert np.allclose(scores, expected.numpy(), atol=1e-5)
 
 
-def test_a_published_checkpoint_is_smaller_and_predicts_the_same(handed, pictures, scores):
-    run(handed, TOOLS / 'model_converters' / 'publish_model.py', 'work/epoch_1.pth', 'published.pth')
-    (published,) = handed.glob('published*.pth')
-    assert published.stat().st_size < (handed / 'work' / 'epoch_1.pth').stat().st_size / 2
-    assert np.array_equal(inferred(handed, published, pictures), scores)
+def test_published_checkpoint_is_smaller_and_predicts_the_same(deployed, pictures, scores):
+    run(deployed, TOOLS / 'model_converters' / 'publish_model.py', 'work/epoch_1.pth', 'published.pth')
+    (published,) = deployed.glob('published*.pth')
+    assert published.stat().st_size < (deployed / 'work' / 'epoch_1.pth').stat().st_size / 2
+    assert np.array_equal(infer(deployed, published, pictures), scores)
 
 
-def test_flops_are_counted(handed):
-    output = run(handed, TOOLS / 'analysis_tools' / 'get_flops.py', 'plain.py', '--shape', '32')
+def test_get_flops(deployed):
+    output = run(deployed, TOOLS / 'analysis_tools' / 'get_flops.py', 'plain.py', '--shape', '32')
     assert 'Params: ' in output
     assert 'Flops: ' in output
 
 
-def test_class_activation_maps_are_drawn(handed, pictures):
+def test_class_activation_map(deployed, pictures):
     target = ['--target-layers', 'backbone.layers.1.ln1', '--vit-like', '--num-extra-tokens', '2']
     tool = TOOLS / 'visualization' / 'vis_cam.py'
-    run(handed, tool, pictures[0], 'plain.py', 'work/epoch_1.pth', *target, '--save-path', 'cam.jpg')
-    assert cv2.imread(str(handed / 'cam.jpg')).std() > 1
+    run(deployed, tool, pictures[0], 'plain.py', 'work/epoch_1.pth', *target, '--save-path', 'cam.jpg')
+    assert cv2.imread(str(deployed / 'cam.jpg')).std() > 1
 
 
 EXPORT = """
@@ -111,15 +111,15 @@ from mmpretrain import get_model
 model = get_model('plain.py', 'work/epoch_1.pth', device='cpu').eval()
 settings = dict(input_names=['images'], output_names=['logits'], dynamic_axes=dict(images={0: 'batch'}, logits={0: 'batch'}))
 if 'dynamo' in inspect.signature(torch.onnx.export).parameters:
-    settings['dynamo'] = False  # The exporter that all supported versions of torch have.
+    settings['dynamo'] = False  # All supported versions of torch have this exporter.
 torch.onnx.export(model, (torch.zeros(1, 3, 32, 32),), 'student.onnx', opset_version=17, **settings)
 """
 
 
-def test_onnx_gives_the_same_logits(handed, pictures, scores):
-    run(handed, '-c', EXPORT)
-    session = onnxruntime.InferenceSession(handed / 'student.onnx', providers=['CPUExecutionProvider'])
-    preprocessor = Config.fromfile(handed / 'plain.py').data_preprocessor
+def test_onnx_export_has_the_same_logits(deployed, pictures, scores):
+    run(deployed, '-c', EXPORT)
+    session = onnxruntime.InferenceSession(deployed / 'student.onnx', providers=['CPUExecutionProvider'])
+    preprocessor = Config.fromfile(deployed / 'plain.py').data_preprocessor
     batch = np.stack([cv2.resize(cv2.imread(str(path)), (32, 32))[..., ::-1] for path in pictures]).astype(np.float32)
     batch = ((batch - preprocessor.mean) / preprocessor.std).astype(np.float32).transpose(0, 3, 1, 2)
     (logits,) = session.run(None, {'images': batch})
