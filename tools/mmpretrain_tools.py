@@ -15,7 +15,7 @@ from mmengine.runner import find_latest_checkpoint
 
 from serkd_mm.fileio.safe_loading import read_checkpoint
 
-# Checkpoints are loaded without running code, also by loaders that would fall back to unsafe loading. 0 allows the fallback.
+# Checkpoints are loaded without running code, also where a loader would fall back to unsafe loading. 0 allows that.
 os.environ.setdefault('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')
 
 
@@ -77,7 +77,7 @@ def check_checkpoint(config: Config) -> None:
 
 
 def run_on_cpu(config: Config) -> None:
-    """Change what mmengine assumes about GPUs: a CUDA device for each process, NCCL and ``torch.cuda.amp``."""
+    """Replace what needs a GPU in mmengine: a CUDA device for each process, NCCL and the AMP wrapper."""
     torch.cuda.set_device = lambda device: None
     config.env_cfg.dist_cfg.backend = 'gloo'
     wrapper = {'type': 'MMDistributedDataParallel', 'device_ids': None, **(config.get('model_wrapper_cfg') or {})}
