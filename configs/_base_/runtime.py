@@ -1,13 +1,13 @@
-# mmpretrain's runtime, and what makes long runs safe.
+# mmpretrain's runtime, with the hooks that make long runs safe.
 _base_ = 'mmpretrain::_base_/default_runtime.py'
 custom_imports = dict(imports=['serkd_mm'], allow_failed_imports=False)
 
-# Written whole or not at all; an older one is removed when the next is there.
+# Checkpoints are written atomically; an older one is removed after the next one is complete.
 default_hooks = dict(checkpoint=dict(type='SafeCheckpointHook', max_keep_ckpts=3, save_best='auto'))
 custom_hooks = [
-    dict(type='PlainCheckpointHook'),  # checkpoints that any torch and mmpretrain's own tools read
-    dict(type='EpochSeedHook'),  # a run that was resumed is the run that was not stopped
-    dict(type='FiniteLossHook'),  # stops at a loss that is not a number, before anything of it is saved
-    dict(type='LabelRangeHook'),  # labels that the head has no output for are told before training
-    dict(type='ImageErrorHook'),  # a file that is no image is named
+    dict(type='PlainCheckpointHook'),  # checkpoints load in any torch and in mmpretrain's own tools
+    dict(type='EpochSeedHook'),  # resuming is bit-exact
+    dict(type='FiniteLossHook'),  # stops at a loss that is NaN or infinite, before a checkpoint is saved
+    dict(type='LabelRangeHook'),  # reports labels without an output of the head, before training
+    dict(type='ImageErrorHook'),  # names an image file that cannot be read
 ]

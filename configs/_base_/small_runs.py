@@ -1,4 +1,4 @@
-# What trainings that a CPU can do share: image folders of 32x32 pixels, a short schedule, and the runtime.
+# Base of trainings that run on a CPU: image folders of 32x32 pixels, a short schedule, and the runtime.
 custom_imports = dict(imports=['serkd_mm'], allow_failed_imports=False)
 default_scope = 'mmpretrain'
 

@@ -1,4 +1,4 @@
-# The student of the CNN pair from scratch: the labels alone.
+# The student of the CNN pair, trained from scratch on labels only.
 _base_ = './_base_/cifar10-mini.py'
 
 model = dict(

@@ -1,4 +1,4 @@
-# SeRKD on the CNN pair, as in configs/serkd/resnet18_resnet101.py: three stages, each tokenized to 8x8.
+# SeRKD (arXiv:2503.21269) on the CNN pair, as configs/serkd/resnet18_resnet101.py: three stages, each tokenized to 8x8.
 _base_ = './cnn_labels.py'
 
 taps = dict(stage1='backbone.layer1', stage2='backbone.layer2', stage3='backbone.layer3', pooled='neck', logits='head')

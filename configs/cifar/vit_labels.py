@@ -1,4 +1,4 @@
-# The student of the ViT pair from scratch: the labels alone, which both its heads learn.
+# The student of the ViT pair, trained from scratch: both heads learn from labels only.
 _base_ = './_base_/cifar10-mini.py'
 
 model = dict(

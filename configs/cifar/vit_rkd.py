@@ -1,4 +1,4 @@
-# RKD: logits, and relations between the images of a batch, with RKD's own weights.
+# RKD (arXiv:1904.05068): logits, and relations between the images of a batch, with the weights of the RKD paper.
 _base_ = './vit_kd.py'
 model = dict(
     views=dict(images=dict(tap='patches', tokenizer=dict(type='PatchTokenizer'), merger=dict(type='AvgPoolMerger', grid=1))),

@@ -1,4 +1,4 @@
-# SEKD (arXiv:2405.08547): logits, and graphs of the channels at three depths.
+# SEKD (arXiv:2405.08547): logits, and channel graphs at three depths.
 _base_ = './vit_kd.py'
 model = dict(
     student=dict(taps=dict(depth1='backbone.layers[0]', depth2='backbone.layers[1]', depth3='backbone.layers[-1]')),

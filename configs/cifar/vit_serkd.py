@@ -1,4 +1,4 @@
-# SeRKD on the ViT pair, with the paper's weights.
+# SeRKD (arXiv:2503.21269) on the ViT pair, with the paper's loss weights.
 _base_ = './vit_labels.py'
 
 model = dict(

@@ -1,3 +1,3 @@
-# SeRKD without merging: relations between the tokens themselves.
+# SeRKD without merging: relations between all tokens.
 _base_ = './vit_serkd.py'
 model = dict(views=dict(superpixels=dict(merger=dict(_delete_=True, type='IdentityMerger'))))

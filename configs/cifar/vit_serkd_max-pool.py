@@ -1,3 +1,3 @@
-# SeRKD with the maxima of cells in the place of superpixels.
+# SeRKD with max pooling instead of superpixels.
 _base_ = './vit_serkd.py'
 model = dict(views=dict(superpixels=dict(merger=dict(_delete_=True, type='MaxPoolMerger', cell=2))))

@@ -1,4 +1,4 @@
-# The teacher of the ViT pair, trained on the labels of all training photographs.
+# The teacher of the ViT pair, trained on the labels of all training images.
 _base_ = './_base_/cifar10-mini.py'
 
 model = dict(

@@ -1,4 +1,4 @@
-# The student, a small DeiT, trained on the labels of few images alone; both its heads learn them.
+# The student, a small DeiT: both heads are trained on the labels of a few images.
 _base_ = './_base_/digits.py'
 
 model = dict(

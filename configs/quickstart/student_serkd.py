@@ -1,4 +1,4 @@
-# The same student on the same few images, with SeRKD: labels, logits, tokens, and relations between superpixels.
+# The same student on the same few images, with SeRKD (arXiv:2503.21269): labels, logits, tokens and superpixel relations.
 _base_ = './student_labels.py'
 
 model = dict(

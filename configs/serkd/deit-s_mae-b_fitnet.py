@@ -1,3 +1,3 @@
-# FitNet [52]: logits and features (Table VII).
+# FitNet (arXiv:1412.6550): logits and features (Table VII).
 _base_ = './deit-s_mae-b.py'
 model = dict(losses=dict(loss_rd=None, loss_ra=None))

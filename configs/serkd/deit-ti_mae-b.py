@@ -1,4 +1,4 @@
-# SeRKD-Ti (paper, section V-A): DeiT-Ti learns from MAE ViT-B by relations between superpixel tokens.
+# SeRKD-Ti (arXiv:2503.21269, section V-A): DeiT-Ti learns from MAE ViT-B by relations between superpixel tokens.
 _base_ = [
     '../_base_/datasets/imagenet_deit_224.py',
     '../_base_/schedules/adamw_bs1024_300e.py',
@@ -27,7 +27,7 @@ model = dict(
     ),
     teacher=dict(
         model='vit-base-p16_mae-1600e-pre_8xb128-coslr-100e_in1k',
-        checkpoint=True,  # the zoo's own weights; or a path or URL
+        checkpoint=True,  # the zoo's weights; otherwise a path or URL
         taps=dict(patches='backbone.layers[-1]', logits='head'),
     ),
     views=dict(

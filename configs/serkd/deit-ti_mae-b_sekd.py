@@ -1,4 +1,4 @@
-# SEKD (arXiv:2405.08547): logits, and graphs of the channels after 4, 8 and 12 blocks.
+# SEKD (arXiv:2405.08547): logits, and channel graphs after 4, 8 and 12 blocks.
 _base_ = './deit-ti_mae-b_kd.py'
 blocks = dict(block4='backbone.layers[3]', block8='backbone.layers[7]', block12='backbone.layers[11]')
 model = dict(

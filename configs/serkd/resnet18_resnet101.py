@@ -1,6 +1,6 @@
-# SeRKD on CNNs (section IV-A.2 and Table II): ResNet-18 learns from ResNet-101. Each of the first three stages is tokenized
-# to 14x14 by average pooling and merged into superpixels. A loss on three stages is their mean: relations, and L_F, for which
-# the paper gives no rule.
+# SeRKD on CNNs (arXiv:2503.21269, section IV-A.2 and Table II): ResNet-18 learns from ResNet-101. Each of the first three
+# stages is tokenized to 14x14 by average pooling and merged into superpixels. A loss on a view of three stages is the mean
+# over the stages: the relations as in the paper, and L_F, for which the paper gives no rule.
 _base_ = [
     'mmpretrain::_base_/datasets/imagenet_bs32.py',
     'mmpretrain::_base_/schedules/imagenet_bs256.py',

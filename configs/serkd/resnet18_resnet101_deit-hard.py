@@ -1,4 +1,4 @@
-# DeiT [24], hard distillation: half of the labels and half of the class that the teacher predicts.
+# DeiT (arXiv:2012.12877), hard distillation: half of the labels, half of the class predicted by the teacher.
 _base_ = './resnet18_resnet101_kd.py'
 model = dict(
     student=dict(model=dict(head=dict(loss=dict(loss_weight=0.5)))),

@@ -1,4 +1,4 @@
-# DeiT [24], soft distillation: 0.9 of the labels and 0.1 of the softened logits at tau 3, DeiT's own setting.
+# DeiT (arXiv:2012.12877), soft distillation: weight 0.9 for the labels, 0.1 for the softened logits at tau 3.
 _base_ = './resnet18_resnet101_kd.py'
 model = dict(
     student=dict(model=dict(head=dict(loss=dict(loss_weight=0.9)))),

@@ -1,4 +1,4 @@
-# RKD [15] (Table II): logits, and relations between the images of a batch, with the weights of RKD's own experiments.
+# RKD (arXiv:1904.05068; Table II): logits, and relations between the images of a batch, weighted as in the RKD paper.
 _base_ = './resnet18_resnet101_kd.py'
 model = dict(
     losses=dict(

@@ -1,3 +1,3 @@
-# SEKD (arXiv:2405.08547): logits, and graphs of the channels of three stages.
+# SEKD (arXiv:2405.08547): logits, and channel graphs of three stages.
 _base_ = './resnet18_resnet101_kd.py'
 model = dict(losses=dict(loss_sekd=dict(type='ChannelGraphLoss', on='tokens')))

@@ -1,4 +1,4 @@
-# CIFAR-100 enlarged to 224x224, for fine-tuning; as CIFAR-10.
+# CIFAR-100 resized to 224x224, for fine-tuning; settings as for CIFAR-10.
 _base_ = './cifar10_224.py'
 
 data_preprocessor = dict(num_classes=100)

@@ -1,8 +1,8 @@
-# CIFAR-10 enlarged to 224x224, for fine-tuning: CIFAR's usual augmentation at that size, and ImageNet's statistics, which
-# the pretrained weights know. mmpretrain downloads the data.
+# CIFAR-10 resized to 224x224, for fine-tuning: CIFAR's usual augmentation at that size, and ImageNet's statistics, with
+# which the weights were pretrained. mmpretrain downloads the data.
 _base_ = 'mmpretrain::_base_/datasets/cifar10_bs16.py'
 
-# mmpretrain's loader gives RGB.
+# mmpretrain loads RGB images.
 data_preprocessor = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=False)
 train_pipeline = [
     dict(type='Resize', scale=(224, 224), interpolation='bicubic'),

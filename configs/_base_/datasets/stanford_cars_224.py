@@ -1,4 +1,4 @@
-# Stanford Cars at 224x224, for fine-tuning; laid out in data/stanfordcars as mmpretrain's StanfordCars reads it.
+# Stanford Cars at 224x224, for fine-tuning, in data/stanfordcars in the layout of mmpretrain's StanfordCars.
 data_preprocessor = dict(num_classes=196, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
 train_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -1,5 +1,5 @@
-# SeRKD between any two classifiers of mmpretrain: taps are found, the features of either are laid out as a grid and merged
-# to 7x7 superpixels, whatever its resolution. A child names the student and the teacher.
+# SeRKD (arXiv:2503.21269) between any two classifiers of mmpretrain. Taps are found, and features of any resolution become a
+# token grid that is merged to 7x7 superpixels. A child config names the student and the teacher.
 model = dict(
     type='RelationDistiller',
     student=dict(),

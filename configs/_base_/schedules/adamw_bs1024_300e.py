@@ -1,5 +1,6 @@
-# The paper's schedule (section V-A): 300 epochs of AdamW at batch 1024 (8 GPUs x 128), 1e-3 with 5 epochs of warm-up and
-# cosine decay, weight decay 0.05 on weight matrices alone. `--auto-scale-lr` adapts the rate to another batch size.
+# SeRKD's schedule (arXiv:2503.21269, section V-A): 300 epochs of AdamW at batch 1024 (8 GPUs x 128), learning rate 1e-3 with
+# 5 warm-up epochs and cosine decay, weight decay 0.05 on weight matrices only. `--auto-scale-lr` adapts the learning rate to
+# another batch size.
 optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05, eps=1e-8, betas=(0.9, 0.999)),
     paramwise_cfg=dict(

@@ -1,5 +1,5 @@
-# Part of CIFAR-10 as an image folder: `train` holds 1,000 photographs of each class, which the teachers see, and `val` 200.
-# The students see the first 200 of each class, all for as many epochs.
+# A subset of CIFAR-10 as an image folder: `train` holds 1,000 images of each class and `val` 200. Teachers train on all of
+# `train`, students on the first 200 images of each class, for the same number of epochs.
 _base_ = '../../_base_/small_runs.py'
 
 data_preprocessor = dict(mean=[125.307, 122.961, 113.8575], std=[51.5865, 50.847, 51.255])

@@ -1,5 +1,5 @@
-# Handwritten digits (scikit-learn's, 8x8 pixels) as image folders. `train` holds all training images, for the teacher; `few`
-# holds 10 of each class, for the students; `val` is what both are measured on.
+# Handwritten digits (scikit-learn's, 8x8 pixels) as image folders: `train` holds all training images, for the teacher, `few`
+# 10 images of each class, for the students, and `val` the images that both are evaluated on.
 _base_ = '../../_base_/small_runs.py'
 
 train_pipeline = [

@@ -1,4 +1,4 @@
-# Any two classifiers of mmpretrain's zoo on ImageNet-1k, with DeiT's schedule. A child names the student and the teacher.
+# Any two classifiers of mmpretrain's zoo on ImageNet-1k, with DeiT's schedule. A child config names student and teacher.
 _base_ = [
     '../../_base_/models/any_pair.py',
     '../../_base_/datasets/imagenet_deit_224.py',
@@ -6,4 +6,4 @@ _base_ = [
     '../../_base_/runtime.py',
 ]
 
-model = dict(teacher=dict(checkpoint=True))  # the zoo's own weights
+model = dict(teacher=dict(checkpoint=True))  # the zoo's weights

@@ -1,3 +1,3 @@
-# Table VI: the maximum of each cell.
+# Table VI: max pooling of each cell.
 _base_ = '../deit-ti_mae-b.py'
 model = dict(views=dict(superpixels=dict(merger=dict(_delete_=True, type='MaxPoolMerger', cell=2))))

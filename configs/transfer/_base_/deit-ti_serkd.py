@@ -1,5 +1,5 @@
-# DeiT-Ti that SeRKD has trained, fine-tuned on another data set: the backbone of the distilled checkpoint, and a new head
-# whose two classifiers both learn the labels. Another checkpoint: --cfg-options model.backbone.init_cfg.checkpoint=FILE
+# Fine-tuning of a DeiT-Ti that was distilled by SeRKD: the backbone of the distilled checkpoint, and a new head whose two
+# classifiers both learn the labels. For another checkpoint: --cfg-options model.backbone.init_cfg.checkpoint=FILE
 _base_ = ['../../_base_/schedules/finetune_sgd_bs512_100e.py', '../../_base_/runtime.py']
 
 model = dict(
