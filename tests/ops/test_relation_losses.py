@@ -6,6 +6,7 @@ from builders import extra_memory
 from formulas import formula_angle_loss, formula_distance_loss, formula_normalized_distances
 
 from serkd_mm.ops import angle_relation, angle_relation_loss, distance_relation_loss, normalized_distances, reference
+from serkd_mm.ops.squared_distances import squared_distances
 
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 
@@ -113,6 +114,28 @@ def test_equal_tokens_have_zero_gradient_between_them(loss, formula):
     expected, expected_gradient = value_and_gradient(formula, student.double(), teacher.double())
     assert_close(value, expected, rtol=1e-5)
     assert_close(gradient, expected_gradient, rtol=1e-5)
+
+
+def test_squared_distances_are_zero_between_tokens_closer_than_1e_6_of_their_norm():
+    student = tokens(2, 9, 16, dtype=torch.float64)
+    student[:, 4], student[:, 7] = (1 + 1e-7) * student[:, 2], (1 + 1e-5) * student[:, 3]
+    expected = (student[:, :, None] - student[:, None]).square().sum(dim=3)
+    squared = squared_distances(student)
+    assert (squared[:, 2, 4] == 0).all()
+    assert (expected[:, 2, 4] > 0).all()
+    expected[:, 2, 4] = expected[:, 4, 2] = 0
+    torch.testing.assert_close(squared, expected, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize('loss', LOSSES)
+def test_almost_equal_tokens_have_zero_gradient_between_them(loss):
+    student, teacher = tokens(2, 9, 16), tokens(2, 9, 24, seed=1)
+    student[:, 4] = student[:, 2]
+    expected = value_and_gradient(loss, student, teacher)
+    student[:, 4] *= 1 + 1e-7
+    assert not torch.equal(student[:, 4], student[:, 2])
+    for actual, wanted in zip(value_and_gradient(loss, student, teacher), expected, strict=True):
+        assert_close(actual, wanted, rtol=1e-5)
 
 
 @pytest.mark.parametrize('loss', LOSSES)
