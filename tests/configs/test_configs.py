@@ -1,5 +1,6 @@
-"""Every config of the repository: it builds what it says, and takes a step at a reduced size."""
+"""Every config of the repository has the settings of its method, and trains at a reduced size."""
 
+import ast
 import re
 from functools import cache
 from pathlib import Path
@@ -17,7 +18,7 @@ from mmpretrain.structures import DataSample
 from serkd_mm.distillers.model_source import find_model
 
 FILES = sorted(path for path in CONFIGS.rglob('*.py') if '_base_' not in path.parts)
-# The ablations' own settings are compared with the tables below; that each of the many also takes a step may take its time.
+# The many ablations take a step in the slow tests; the tests of tables below check their settings.
 EACH = [pytest.param(path, marks=pytest.mark.slow if path.parent.name == 'ablations' else []) for path in FILES]
 TRANSFER = [path for path in FILES if path.parent.name == 'transfer']
 
@@ -27,7 +28,7 @@ def name_of(path):
 
 
 def load(path, monkeypatch, tmp_path=None):
-    """A config that needs no file: its teacher may be random, and its distilled checkpoint is made in ``tmp_path``."""
+    """Load a config without its files: the teacher may be random, and a distilled checkpoint is written to ``tmp_path``."""
     monkeypatch.chdir(REPOSITORY)
     config = Config.fromfile(path)
     if config.model.type == 'RelationDistiller':
@@ -43,16 +44,19 @@ def load(path, monkeypatch, tmp_path=None):
 
 
 def reduce(model, size):
-    """Make a distiller fast to try: small images, and for ViT-B a teacher as deep and a quarter as wide."""
+    """Reduce a distiller: small images, and for ViT-B a teacher as deep and a quarter as wide."""
     model.input_size = (3, size, size)
     if str(model.teacher.model).startswith('vit-base'):
         model.teacher.model = find_model(model.teacher.model, 'teacher').config
         model.teacher.model.backbone.arch = 'deit-tiny'
         model.teacher.model.head.in_channels = 192
+    for view in model.views.values():
+        if view.tokenizer.get('grid') == 14:  # tokens of 224x224 images
+            view.tokenizer.grid = size // 16
 
 
 def step(config, size):
-    """Build the model of a config, and take a step on generated images."""
+    """Build the model of a config and take a step on generated images."""
     torch.manual_seed(0)
     model = MODELS.build(config.model)
     model.init_weights()
@@ -69,11 +73,11 @@ def step(config, size):
 
 
 @pytest.mark.parametrize('path', EACH, ids=name_of)
-def test_builds_and_learns_from_generated_images(path, monkeypatch, tmp_path):
+def test_builds_and_trains_on_generated_images(path, monkeypatch, tmp_path):
     config = load(path, monkeypatch, tmp_path)
     size = 64 if path.is_relative_to(CONFIGS / 'serkd') else 32
     if config.model.type == 'RelationDistiller' and size == 64:
-        size = 64 if 'taps' in config.model.student else 224  # Any pair: 7x7 superpixels, whatever it is.
+        size = 64 if 'taps' in config.model.student else 224  # Without taps: 7x7 superpixels at any size.
         reduce(config.model, size)
     model = step(config, size)
     if path in TRANSFER:
@@ -84,20 +88,20 @@ def test_builds_and_learns_from_generated_images(path, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize('path', TRANSFER, ids=name_of)
-def test_fine_tuning_reads_pictures_of_its_data_set(path, tmp_path):
+def test_fine_tuning_reads_images_of_its_data_set(path, tmp_path):
     config = Config.fromfile(path)
-    picture = np.random.default_rng(0).integers(0, 256, (48, 40, 3), dtype=np.uint8)
-    assert cv2.imwrite(str(tmp_path / 'car.jpg'), picture)
+    image = np.random.default_rng(0).integers(0, 256, (48, 40, 3), dtype=np.uint8)
+    assert cv2.imwrite(str(tmp_path / 'car.jpg'), image)
     for loader in (config.train_dataloader, config.val_dataloader):
         assert DATASETS.get(loader.dataset.type) is not None
-        made = Compose([TRANSFORMS.build(transform) for transform in loader.dataset.pipeline])(
-            dict(img=picture[:32, :32], img_path=str(tmp_path / 'car.jpg'), gt_label=3)
+        packed = Compose([TRANSFORMS.build(transform) for transform in loader.dataset.pipeline])(
+            dict(img=image[:32, :32], img_path=str(tmp_path / 'car.jpg'), gt_label=3)
         )
-        assert made['inputs'].shape == (3, 224, 224)
-        assert made['data_samples'].gt_label == 3
+        assert packed['inputs'].shape == (3, 224, 224)
+        assert packed['data_samples'].gt_label == 3
 
 
-def test_the_flagship_is_the_paper_s_section_v_a():
+def test_serkd_ti_has_the_settings_of_section_v_a():
     config = Config.fromfile(CONFIGS / 'serkd' / 'deit-ti_mae-b.py')
     losses, merger = config.model.losses, config.model.views.superpixels.merger
     weights = {name: loss.loss_weight for name, loss in losses.items()}
@@ -121,7 +125,7 @@ def test_the_flagship_is_the_paper_s_section_v_a():
 
 
 @pytest.mark.parametrize(('name', 'parameters'), [('deit-ti_mae-b', 5_910_800), ('deit-s_mae-b', 22_436_432)])
-def test_students_are_the_size_of_the_zoo_s(name, parameters, monkeypatch):
+def test_students_have_as_many_parameters_as_in_the_zoo(name, parameters, monkeypatch):
     config = load(CONFIGS / 'serkd' / f'{name}.py', monkeypatch)
     config.model.teacher = None
     model = MODELS.build(config.model)
@@ -129,22 +133,45 @@ def test_students_are_the_size_of_the_zoo_s(name, parameters, monkeypatch):
 
 
 @pytest.mark.parametrize('tokenizer', ['', '_max-pool', '_conv'])
-def test_the_cnn_pipeline_is_the_paper_s(tokenizer, monkeypatch):
+def test_the_cnn_config_has_the_settings_of_section_iv_a_2(tokenizer, monkeypatch):
     config = load(CONFIGS / 'serkd' / f'resnet18_resnet101{tokenizer}.py', monkeypatch)
     model = MODELS.build(config.model)
     with torch.no_grad():
-        inputs = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-        features = model.teacher(inputs)
-        grids = {name: view.teacher.tokenizer(features[view.tap].tensor).shape for name, view in model.distill.views.items()}
-    assert {shape[2:] for shape in grids.values()} == {(14, 14)}
-    assert grids['superpixels_stage1'][1] == 256
-    losses = config.model.losses.values()
-    for kind, total in dict(LogitKLLoss=1.0, FeatureL2Loss=1.0, TokenDistanceLoss=0.5, TokenAngleLoss=1.0).items():
-        assert sum(loss.loss_weight for loss in losses if loss.type == kind) == pytest.approx(total)
+        student, teacher = model.extract_features(torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0)))
+        tokens = model.distill.tokens(student, teacher)
+        for tap, tokenizers in model.distill.tokenizers.items():
+            assert {grid.shape[2:] for grid in tokenizers(student[tap], teacher[tap])} == {(14, 14)}
+    stages = ['stage1', 'stage2', 'stage3']
+    assert [student[stage].tensor.shape[1:] for stage in stages] == [(64, 56, 56), (128, 28, 28), (256, 14, 14)]
+    assert [teacher[stage].tensor.shape[1] for stage in stages] == [256, 512, 1024]
+    for view, length in dict(tokens=196, superpixels=49).items():
+        assert list(tokens[view]) == stages
+        assert {side.shape[1] for pair in tokens[view].values() for side in pair} == {length}
+    losses = config.model.losses
+    assert weights(config, *losses) == [1.0, 1.0, 0.5, 1.0]
+    # A loss on a view of three stages is their mean, so the total weight of each kind is that of the paper.
+    assert {name: loss.on for name, loss in losses.items()} == dict(
+        loss_kd='logits', loss_feat='tokens', loss_rd='superpixels', loss_ra='superpixels'
+    )
     trained = [name for name, weight in model.distill.named_parameters() if weight.requires_grad]
     assert not [name for name in trained if '.teacher.' in name]
-    assert any('refiner' in name for name in trained)
-    assert any('.student.tokenizer.' in name for name in trained) == (tokenizer == '_conv')
+    refined = {name.split('.network.')[0] for name in trained if 'refiner' in name}
+    assert refined == {f'views.superpixels.refiners.{stage}' for stage in stages}
+    learned = [name for name in trained if name.startswith('tokenizers.')]
+    expected = [f'tokenizers.{stage}.student.conv.{part}' for stage in stages for part in ('weight', 'bias')]
+    assert learned == (expected if tokenizer == '_conv' else [])
+
+
+@pytest.mark.parametrize('name', ['serkd/resnet18_resnet101', 'cifar/cnn_serkd'])
+def test_cnn_configs_are_flat(name):
+    tree = ast.parse((CONFIGS / f'{name}.py').read_text())
+    loops = (ast.For, ast.While, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+    others = (ast.BinOp, ast.JoinedStr, ast.Starred, ast.Lambda, ast.FunctionDef, ast.If, ast.IfExp)
+    assert [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, (*loops, *others))] == []
+    assert all(isinstance(node, ast.Assign) for node in tree.body)
+    assert {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)} == {'dict'}
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.Dict) and None in node.keys], 'no **unpacking'
+    assert all(keyword.arg for node in ast.walk(tree) if isinstance(node, ast.Call) for keyword in node.keywords)
 
 
 def test_a_new_pair_takes_three_lines():
@@ -159,7 +186,7 @@ TABLES = (CONFIGS / 'serkd' / 'README.md').read_text()
 
 
 def rows_of(table):
-    """Cells of each row of a table of the README, by its number."""
+    """Return the cells of each row of a table of the README, by the number of the table."""
     section = TABLES.split(f'## Table {table}:')[1].split('##')[0]
     lines = [line for line in section.splitlines() if line.startswith('|')]
     return [[cell.strip() for cell in line.split('|')[1:-1]] for line in lines[2:]]
@@ -167,12 +194,12 @@ def rows_of(table):
 
 @cache
 def linked(cell):
-    """The config that a cell of the README links."""
+    """Load the config that a cell of the README links."""
     return Config.fromfile(CONFIGS / 'serkd' / re.fullmatch(r'\[.*\]\((.*)\)', cell)[1])
 
 
 def weights(config, *names):
-    """Weights of losses by name, 0 for a loss that is not there."""
+    """Return the weights of losses by name; 0 for a missing loss."""
     losses = config.model.losses
     return [losses[name].loss_weight if losses.get(name) is not None else 0 for name in names]
 
@@ -184,7 +211,7 @@ def test_the_tables_of_the_paper_link_every_config():
     assert targets == {path for path in FILES if path.parts[-2] in ('serkd', 'ablations', 'transfer')}
 
 
-def test_ablations_say_what_their_row_changes_and_no_more():
+def test_ablations_are_short_child_configs_that_name_their_table():
     for path in (CONFIGS / 'serkd' / 'ablations').glob('*.py'):
         lines = path.read_text().splitlines()
         assert len(lines) <= 15, path
@@ -192,19 +219,19 @@ def test_ablations_say_what_their_row_changes_and_no_more():
         assert lines[1].startswith("_base_ = '../"), path
 
 
-def test_table_v_leaves_out_what_it_says():
+def test_table_v_removes_the_losses_of_its_rows():
     for _, *marks, config, _ in rows_of('V'):
         present = [weight > 0 for weight in weights(linked(config), 'loss_feat', 'loss_rd', 'loss_ra')]
         assert present == [mark == 'x' for mark in marks]
 
 
-def test_table_vi_merges_as_it_says():
+def test_table_vi_has_the_mergers_of_its_rows():
     kinds = [linked(row[1]).model.views.superpixels.merger.type for row in rows_of('VI')]
     assert kinds[1:] == ['IdentityMerger', 'MaxPoolMerger', 'AvgPoolMerger', 'SuperpixelMerger']
     assert weights(linked(rows_of('VI')[0][1]), 'loss_rd', 'loss_ra') == [0, 0]
 
 
-def test_table_vii_has_the_weights_that_it_says():
+def test_table_vii_has_the_weights_of_its_rows():
     rows = rows_of('VII')
     assert len(rows) == 12
     for *expected, tiny, _, small, _ in rows:
@@ -214,7 +241,7 @@ def test_table_vii_has_the_weights_that_it_says():
         assert linked(small).model.student.model.backbone.arch == 'deit-small'
 
 
-def test_tables_viii_and_ix_have_the_superpixels_that_they_say():
+def test_tables_viii_and_ix_have_the_superpixel_settings_of_their_rows():
     for cell, tiny, _, small, _ in rows_of('VIII'):
         for config in (linked(tiny), linked(small)):
             assert config.model.views.superpixels.merger.cell == int(cell[0])
@@ -239,6 +266,6 @@ def test_baselines_have_the_losses_of_their_method(pair):
         actual = {kind: sum(loss.get('loss_weight', 1.0) for loss in losses if loss.type == kind) for kind in total}
         assert {loss.type for loss in losses} == set(total), method
         assert actual == pytest.approx(total), method
-        own = config.model.student.model.head.loss.get('loss_weight', 1.0)
-        assert own == {'deit-soft': 0.9, 'deit-hard': 0.5}.get(method, 1.0)
+        task_weight = config.model.student.model.head.loss.get('loss_weight', 1.0)
+        assert task_weight == {'deit-soft': 0.9, 'deit-hard': 0.5}.get(method, 1.0)
     assert Config.fromfile(CONFIGS / 'serkd' / f'{pair}_labels.py').model.type == 'ImageClassifier'
