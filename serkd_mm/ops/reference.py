@@ -78,7 +78,7 @@ def _normalized_distances(tokens: torch.Tensor) -> torch.Tensor:
     squared_norms = tokens.pow(2).sum(dim=2)
     products = torch.einsum('bik,bjk->bij', tokens, tokens)
     squared = squared_norms.unsqueeze(2) + squared_norms.unsqueeze(1) - 2 * products
-    distances = squared.clamp(min=1e-12).sqrt()
+    distances = squared.clamp(min=_epsilon(tokens)).sqrt()
     distances = distances * (1 - torch.eye(length, dtype=tokens.dtype, device=tokens.device))
     return distances / (distances.sum(dim=(1, 2), keepdim=True) / (length * (length - 1)))
 
@@ -86,5 +86,10 @@ def _normalized_distances(tokens: torch.Tensor) -> torch.Tensor:
 def _cosines(tokens: torch.Tensor) -> torch.Tensor:
     """Cosines ``(B, L, L, L)`` of the angles at token i between tokens j and k, equation 3."""
     differences = tokens.unsqueeze(2) - tokens.unsqueeze(1)
-    directions = F.normalize(differences, p=2, dim=3)
+    directions = F.normalize(differences, p=2, dim=3, eps=_epsilon(tokens))
     return directions @ directions.transpose(2, 3)
+
+
+def _epsilon(tokens: torch.Tensor) -> float:
+    """The listing's 1e-12, or in float16, where that is 0, the smallest normal number."""
+    return max(1e-12, torch.finfo(tokens.dtype).tiny)
