@@ -118,6 +118,17 @@ def test_relative_links_lead_to_files(document):
         assert not anchor or anchor in [re.sub(r'[^\w -]', '', title).lower().replace(' ', '-') for title in titles], link
 
 
+@pytest.mark.parametrize('document', DOCUMENTS, ids=name_of)
+def test_named_tests_exist(document):
+    for paths, _, words in re.findall(r'`pytest ([\w/. ]+)( -k "?([^"`]+)"?)?`', document.read_text()):
+        files = [REPOSITORY / path for path in paths.split()]
+        files = [file for path in files for file in ([path] if path.is_file() else sorted(path.rglob('test_*.py')))]
+        names = re.findall(r'^def (test_\w+)', '\n'.join(file.read_text() for file in files), re.MULTILINE)
+        assert names, paths
+        for word in set(re.findall(r'\w+', words)) - {'and', 'or'}:
+            assert any(word in name for name in names) or any(f"'{word}'" in file.read_text() for file in files), word
+
+
 def test_readme_is_short():
     assert len((REPOSITORY / 'README.md').read_text().splitlines()) <= 130
 
