@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from builders import STUDENT, TEACHER, distiller_config
+from builders import STUDENT, TEACHER, cnn_distiller_config, distiller_config
 from mmpretrain.registry import MODELS
 
 from serkd_mm.distillers.config_errors import ConfigError
@@ -57,6 +57,7 @@ MISTAKES = [
     (dict(losses__loss_rd__on='logits'), 'model.losses.loss_rd', 'compares tokens'),
     (dict(losses__loss_kd__on='tokens'), 'model.losses.loss_kd', 'compares logits'),
     (dict(losses__loss_kd__on=None), 'model.losses.loss_kd.on', 'neither a view nor a tap'),
+    (dict(losses__loss_rd__on=['tokens', 'superpixels']), 'model.losses.loss_rd.on', 'neither a view nor a tap'),
     (dict(losses__loss_kdd=dict(loss_weight=2.0)), 'model.losses.loss_kdd', "no 'type'"),
     (dict(losses__kd=dict(type='LogitKLLoss', on='logits')), 'model.losses.kd', "'loss_'"),
     (dict(losses__loss_cls=dict(type='LogitKLLoss', on='logits')), 'model.losses.loss_cls', 'task loss'),
@@ -116,6 +117,39 @@ def test_different_grids_of_student_and_teacher_are_reported_with_a_remedy():
     MODELS.build(
         distiller_config(teacher__model=teacher, views__tokens__merger=tokens, views__superpixels__merger=superpixels)
     )
+
+
+def test_errors_in_a_view_of_several_taps_name_the_tap():
+    # 8x8 positions of the third stage are too few; the first two stages have enough.
+    with pytest.raises(ConfigError, match=r'^model\.views\.tokens.*stage3.*larger than the token grid 8x8'):
+        MODELS.build(cnn_distiller_config(views__tokens__tokenizer__grid=14))
+    with pytest.raises(ConfigError, match=r'^model\.views\.tokens.*stage2.*\(8, 8\).*\(4, 4\)'):
+        MODELS.build(
+            cnn_distiller_config(
+                views__tokens=dict(
+                    taps=['stage1', 'stage2'],
+                    tokenizer=dict(type='PoolTokenizer', window=2),
+                    merger=dict(type='IdentityMerger'),
+                ),
+                teacher__taps__stage2='backbone.layer3',
+            )
+        )
+
+
+@pytest.mark.parametrize('name', ['values', 'backbone.layer1'])
+def test_a_name_that_a_tap_cannot_have_is_reported(name):
+    # State dicts name losses, refiners and tokenizers by tap; these are not names of modules.
+    view = dict(tap=name, tokenizer=PATCHES, merger=SUPERPIXELS)
+    paths = {name: 'backbone.layers[-1]', 'logits': 'head'}
+    with pytest.raises(ConfigError, match=re.escape(name)):
+        MODELS.build(
+            distiller_config(
+                student__taps={**paths, 'logits': 'head.layers.head_dist'},
+                teacher__taps=paths,
+                views=dict(superpixels=view),
+                losses__loss_feat=None,
+            )
+        )
 
 
 def test_an_input_size_that_does_not_fit_the_model_is_reported():
