@@ -3,8 +3,8 @@
     python tools/benchmarks/relation_losses.py [--device cpu] [--dtype float32] [--cases 49x16 196x2] [--out DIR]
 
 A case is tokens x images. Each measurement is forward and backward, with 192 channels of the student and 768 of the teacher,
-in a separate process on a CPU. If the number of tokens is a square, superpixels are measured too: so many of them, from four
-times as many tokens (cell 2). Extra memory is the growth of the peak memory of the process or of the GPU's allocator. Writes
+in a separate process on a CPU. If the number of tokens is a square, the step before the losses is measured too: clustering
+four times as many tokens into this number of superpixels (cell 2). Extra memory is the growth of the peak memory of the process or of the GPU's allocator. Writes
 ``relation_losses_<device>.json`` and ``.png``, and prints the ratios.
 """
 
@@ -154,7 +154,7 @@ def main() -> None:
     """Measure, print and save the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     machine.add_arguments(parser)
-    parser.add_argument('--cases', nargs='+', metavar='TOKENSxIMAGES', help=f'by default {CASES}')
+    parser.add_argument('--cases', nargs='+', metavar='TOKENSxIMAGES', help='by default five on a CPU and three on a GPU')
     parser.add_argument('--measure', type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
