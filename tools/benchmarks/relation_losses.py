@@ -4,8 +4,8 @@
 
 A case is tokens x images. Each measurement is forward and backward, with 192 channels of the student and 768 of the teacher,
 in a separate process on a CPU. If the number of tokens is a square, the step before the losses is measured too: clustering
-four times as many tokens into this number of superpixels (cell 2). Extra memory is the growth of the peak memory of the process or of the GPU's allocator. Writes
-``relation_losses_<device>.json`` and ``.png``, and prints the ratios.
+four times as many tokens into this number of superpixels (cell 2). Extra memory is the growth of the peak memory of the
+process or of the GPU's allocator. Writes ``relation_losses_<device>.json`` and ``.png``, and prints the ratios.
 """
 
 import argparse
