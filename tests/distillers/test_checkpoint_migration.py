@@ -208,7 +208,7 @@ def test_training_from_learned_tokenizers_of_0_1_is_refused_with_the_reason(lear
     model = new_model(learned_config)
     with pytest.raises(ConfigError, match=r'serkd-mm 0\.1 with learned tokenizers, one for each view.*distill\.views\.'):
         load(model, old)
-    # As the message says, a new training can start from the student.
+    # The message also describes how to start a new training from the student: without these entries.
     missing, unexpected = model.load_state_dict(
         {name: value for name, value in old.items() if not name.startswith('distill.')}, strict=False
     )

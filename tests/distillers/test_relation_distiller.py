@@ -2,6 +2,7 @@
 
 import copy
 from collections import Counter
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -223,7 +224,7 @@ def test_extract_features_returns_what_training_taps(config):
     model(images(), labels(), mode='loss')
     trained = {side: {name: single_tensor(output) for name, output in kept[side].items()} for side in kept}
 
-    student, teacher = model.extract_features(images())
+    student, teacher = model.extract_features(images().requires_grad_())
     for side, features in (('student', student), ('teacher', teacher)):
         assert features.keys() == trained[side].keys() == model.distill.used_taps
         for name, feature in features.items():
@@ -231,6 +232,14 @@ def test_extract_features_returns_what_training_taps(config):
             assert feature.image_size == (32, 32)
             assert feature.tensor.requires_grad == (side == 'student')
     assert hooks == {module: len(module._forward_hooks) for module in hooks}
+
+
+def test_hooks_are_removed_when_the_model_raises(monkeypatch):
+    model = build_distiller()
+    monkeypatch.setattr(model.student.head, 'forward', Mock(side_effect=RuntimeError('interrupted')))
+    with pytest.raises(RuntimeError, match='interrupted'):
+        model.extract_features(images())
+    assert not any(module._forward_hooks for module in [*model.modules(), *model.teacher.modules()])
 
 
 def test_extract_features_loads_the_teacher_s_weights(tmp_path):

@@ -177,11 +177,13 @@ def test_keys_of_tokenizers_do_not_depend_on_the_losses_that_are_on(removed, gri
         settings = {f'losses__{name}': None for name in losses}
         return learned_config(**settings, views__superpixels__tokenizer=dict(CONV, grid=grid))
 
-    complete = build_distiller(config).state_dict()
-    reduced = build_distiller(lambda: config(removed)).state_dict()
-    names = {name for name in reduced if name.startswith('distill.')}
+    complete, reduced = build_distiller(config), build_distiller(lambda: config(removed))
+    assert len(reduced.distill.views) == 1
+    for name, view in reduced.distill.views.items():
+        assert view.tokenizer_of == complete.distill.views[name].tokenizer_of
+    names = {name for name in reduced.state_dict() if name.startswith('distill.')}
     assert any('.tokenizers.' in name for name in names)
-    assert names < set(complete)
+    assert names < set(complete.state_dict())
 
 
 def test_all_views_with_equal_tokenizer_settings_share_one_also_if_another_view_differs():
