@@ -2,7 +2,7 @@ import torch
 import torch.nn.functional as F
 from mmpretrain.registry import MODELS
 
-from ..ops.cells import average_cells, cell_from_settings, cell_of_token, maximum_cells
+from ..ops.cells import average_cells, cell_from_settings, cell_of_token, describe_cell, maximum_cells
 from .base_merger import BaseMerger
 
 
@@ -31,7 +31,7 @@ class CellMerger(BaseMerger):
         return merged, association.expand(grid.shape[0], -1, -1)
 
     def extra_repr(self) -> str:
-        return f'cell={self.cell}'
+        return describe_cell(self.cell)
 
 
 @MODELS.register_module()

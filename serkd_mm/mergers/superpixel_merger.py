@@ -1,7 +1,7 @@
 import torch
 from mmpretrain.registry import MODELS
 
-from ..ops.cells import cell_from_settings
+from ..ops.cells import cell_from_settings, describe_cell
 from ..ops.superpixels import associate_superpixels
 from .base_merger import BaseMerger
 
@@ -44,4 +44,4 @@ class SuperpixelMerger(BaseMerger):
         return associate_superpixels(grid, self.cell, self.num_iters, self.detach_association)
 
     def extra_repr(self) -> str:
-        return f'cell={self.cell}, num_iters={self.num_iters}, detach_association={self.detach_association}'
+        return f'{describe_cell(self.cell)}, num_iters={self.num_iters}, detach_association={self.detach_association}'

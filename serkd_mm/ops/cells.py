@@ -43,6 +43,11 @@ def cell_from_settings(
     return height_and_width(size, name) if grid is None else OutputGrid(*height_and_width(grid, 'grid'))
 
 
+def describe_cell(cell: Cell, name: str = 'cell') -> str:
+    """Write a cell as the setting that it is from, ``cell=(2, 2)`` or ``grid=(7, 7)``"""
+    return f'grid=({cell.rows}, {cell.columns})' if isinstance(cell, OutputGrid) else f'{name}={cell}'
+
+
 def superpixel_grid(height: int, width: int, cell: Cell) -> tuple[int, int]:
     """Compute the rows and columns of cells in a grid; an incomplete cell counts.
 

@@ -2,7 +2,7 @@ from abc import abstractmethod
 
 import torch
 
-from ..ops.cells import OutputGrid, cell_from_settings
+from ..ops.cells import OutputGrid, cell_from_settings, describe_cell
 from .base_tokenizer import BaseTokenizer
 from .feature import Feature
 
@@ -48,4 +48,4 @@ class BaseMapTokenizer(BaseTokenizer):
         return self.tokenize(feature.tensor)
 
     def extra_repr(self) -> str:
-        return f'window={self.window}'
+        return describe_cell(self.window, 'window')
