@@ -75,12 +75,13 @@ def load_teacher(model: nn.Module) -> str:
         ConfigError: They cannot be read or do not match the teacher.
     """
     checkpoint = model.teacher.config.checkpoint
+    if checkpoint is not None and weights_are_local(checkpoint):
+        model.teacher.load()
+        return f"The teacher's weights: {checkpoint}"
+    model.teacher.loaded = True  # The random weights stay.
     if checkpoint is None:
         return 'model.teacher.checkpoint is not set: the values of the losses are those of a random teacher.'
-    if not weights_are_local(checkpoint):
-        return f"The teacher's weights ({checkpoint}) are not on this machine: the values are those of a random teacher."
-    model.teacher.load()
-    return f"The teacher's weights: {checkpoint}"
+    return f"The teacher's weights ({checkpoint}) are not on this machine: the values are those of a random teacher."
 
 
 def generated_batch(model: nn.Module) -> dict:

@@ -48,12 +48,26 @@ def check_keys(config: Mapping, valid: Iterable[str], key: str) -> None:
             raise ConfigError(f'{key}.{name} is not a setting. {suggest(name, valid)}')
 
 
+def check_name(name: str, key: str) -> None:
+    """Raise if a name of a tap, view or loss cannot name modules, as those of a state dict do.
+
+    Raises:
+        ConfigError: ``name`` contains a dot, or is an attribute of every ``ModuleDict``.
+    """
+    if '.' in name or hasattr(nn.ModuleDict(), name):
+        raise ConfigError(
+            f'{key}: {name!r} cannot be a name, because entries of checkpoints are named by it. Choose another'
+        )
+
+
 def without_none(config: Mapping | None, key: str) -> dict[str, Any]:
     """Return the named entries that are not None; a child config removes an entry by setting it to None."""
     if config is None:
         return {}
     if not isinstance(config, Mapping):
         raise ConfigError(f'{key} must be a dict of named entries, but is {config!r}')
+    for name in config:
+        check_name(name, key)
     return {name: value for name, value in config.items() if value is not None}
 
 

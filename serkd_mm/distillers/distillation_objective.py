@@ -7,7 +7,7 @@ from torch import nn
 
 from ..losses.base_loss import BaseDistillationLoss
 from ..tokenizers import Feature
-from .config_errors import ConfigError, build_module, prefix_errors, suggest, without_none
+from .config_errors import ConfigError, build_module, check_name, prefix_errors, suggest, without_none
 from .views import TapTokenizer, View
 
 Features = Mapping[str, Feature]
@@ -43,7 +43,8 @@ class DistillationObjective(nn.Module):
             built[name], self.source_of[name] = _build_loss(name, config, set(views) | tap_names)
         for name, config in views.items():
             self._add_view(name, config, tap_names)
-        self._remove_unread()
+        for name in set(self.views) - set(self.source_of.values()):
+            del self.views[name]  # An unread view is checked, but not computed.
         for name, loss in built.items():
             source = self.source_of[name]
             taps = self.views[source].taps if source in self.views else [source]
@@ -69,9 +70,12 @@ class DistillationObjective(nn.Module):
         for name, by_tap in self.losses.items():
             source = self.source_of[name]
             pairs = tokens.get(source) or {source: (student[source].tensor, teacher[source].tensor)}
-            kind = type(next(iter(by_tap.values()))).__name__
-            with prefix_errors(f'model.losses.{name} ({kind} on {source!r})'):
-                losses[name] = torch.stack([loss(*pairs[tap]) for tap, loss in by_tap.items()]).mean()
+            values = []
+            for tap, loss in by_tap.items():
+                where = source if len(by_tap) == 1 else f'{source}, tap {tap}'
+                with prefix_errors(f'model.losses.{name} ({type(loss).__name__} on {where!r})'):
+                    values.append(loss(*pairs[tap]))
+            losses[name] = torch.stack(values).mean()
         return losses
 
     def tokens(self, student: Features, teacher: Features) -> dict[str, dict[str, Pair]]:
@@ -81,13 +85,13 @@ class DistillationObjective(nn.Module):
             ConfigError: The features do not fit a view.
         """
         grids: dict[str, Pair] = {}
-        tokens: dict[str, dict[str, Pair]] = {}
+        tokens: dict[str, dict[str, Pair]] = {name: {} for name in self.views}
         for name, view in self.views.items():
-            with prefix_errors(f'model.views.{name}'):
-                for tap, tokenizer in view.tokenizer_of.items():
+            for tap, tokenizer in view.tokenizer_of.items():
+                with prefix_errors(f'model.views.{name}' + (f' (tap {tap!r})' if len(view.taps) > 1 else '')):
                     if tokenizer not in grids:
                         grids[tokenizer] = self.tokenizers[tokenizer](student[tap], teacher[tap])
-                tokens[name] = {tap: view(tap, *grids[tokenizer]) for tap, tokenizer in view.tokenizer_of.items()}
+                    tokens[name][tap] = view(tap, *grids[tokenizer])
         return tokens
 
     def _add_view(self, name: str, config: Any, tap_names: set[str]) -> None:
@@ -97,22 +101,16 @@ class DistillationObjective(nn.Module):
         if name in tap_names:
             raise ConfigError(f"{key} has the name of a tap, so 'on' would be ambiguous")
         for tap in view.taps:
+            check_name(tap, f'{key}.{view.tap_setting}')
             if tap not in tap_names:
                 raise ConfigError(f'{key}.{view.tap_setting}: {tap!r} is not a tap. {suggest(tap, tap_names)}')
-            shared = tap
-            if tap in self.tokenizers and self.tokenizers[tap].config != config.get('tokenizer'):
-                shared = f'{tap}-{name}'  # Not a name that a tap can have in dict(name=...).
-            if shared not in self.tokenizers:
-                self.tokenizers[shared] = TapTokenizer(config.get('tokenizer'), f'{key}.tokenizer')
-            view.tokenizer_of[tap] = shared
+            tokenizer = TapTokenizer(tap, config.get('tokenizer'), f'{key}.tokenizer')
+            equal = [shared for shared, other in self.tokenizers.items() if other.settings == tokenizer.settings]
+            if not equal:
+                equal = [f'{tap}-{name}' if tap in self.tokenizers else tap]
+                self.tokenizers[equal[0]] = tokenizer
+            view.tokenizer_of[tap] = equal[0]
         self.views[name] = view
-
-    def _remove_unread(self) -> None:
-        """Remove the views that no loss reads, and their tokenizers: they were checked, and are not computed."""
-        for name in set(self.views) - set(self.source_of.values()):
-            del self.views[name]
-        for name in set(self.tokenizers) - {used for view in self.views.values() for used in view.tokenizer_of.values()}:
-            del self.tokenizers[name]
 
     def check_shared_parts(self) -> None:
         """Check, once all layers are built, that what student and teacher share has no parameters.
@@ -141,6 +139,7 @@ def _build_loss(name: str, config: Any, readable: set[str]) -> tuple[nn.Module, 
     settings = {setting: value for setting, value in config.items() if setting != 'on'}
     loss = build_module(settings, BaseDistillationLoss, key)
     source = config.get('on')
-    if source not in readable:
+    if not isinstance(source, str) or source not in readable:
         raise ConfigError(f'{key}.on={source!r} is neither a view nor a tap. {suggest(source, readable)}')
+    check_name(source, f'{key}.on')
     return loss, source

@@ -112,15 +112,16 @@ class RelationDistiller(BaseClassifier):
         """The student's head."""
         return getattr(self.student, 'head', None)
 
-    def forward(
-        self, inputs: torch.Tensor, data_samples: list[DataSample] | None = None, mode: str = 'tensor'
-    ) -> torch.Tensor | tuple | list[DataSample] | dict[str, torch.Tensor]:
+    def forward(self, inputs: torch.Tensor, data_samples: list[DataSample] | None = None, mode: str = 'tensor') -> Any:
         """Run as a classifier of mmpretrain: ``mode='loss'`` distills, 'predict' and 'tensor' are the student's.
 
         Args:
             inputs: Preprocessed images ``(B, 3, H, W)``.
             data_samples: Their labels; needed for ``mode='loss'``. Default: None.
             mode: 'tensor', 'predict' or 'loss'. Default: 'tensor'.
+
+        Returns:
+            Logits, data samples with predictions, or losses by name.
         """
         if mode == 'loss':
             return self.loss(inputs, data_samples)
@@ -136,9 +137,7 @@ class RelationDistiller(BaseClassifier):
         Raises:
             ConfigError: The model was built for evaluation, or the features do not fit a view or a loss.
         """
-        if self.teacher is None:
-            raise ConfigError('model.teacher is None: this model was built for evaluation and cannot be trained')
-        self.teacher.load()
+        self._load_teacher()
         return self.distillation_step(inputs, data_samples)
 
     def distillation_step(self, inputs: torch.Tensor, data_samples: list[DataSample]) -> dict[str, torch.Tensor]:
@@ -155,8 +154,18 @@ class RelationDistiller(BaseClassifier):
 
         Returns:
             The student's features and the teacher's, the latter without a graph, by tap.
+
+        Raises:
+            ConfigError: The model was built for evaluation, or the teacher's weights cannot be loaded.
         """
+        self._load_teacher()
         return self._run_pair(inputs, self.student)[:2]
+
+    def _load_teacher(self) -> None:
+        """Load the teacher's weights, unless that has been done."""
+        if self.teacher is None:
+            raise ConfigError('model.teacher is None: this model was built for evaluation and has nothing to distill from')
+        self.teacher.load()
 
     def _run_pair(self, inputs: torch.Tensor, run_student: Callable) -> tuple[dict[str, Feature], dict[str, Feature], Any]:
         """Run teacher and student once; return the features of the student and of the teacher, and the student's output."""

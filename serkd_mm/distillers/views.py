@@ -15,6 +15,7 @@ class TapTokenizer(nn.Module):
     """The tokenizers of a tap on both sides; the teacher's side has no gradient.
 
     Args:
+        tap: Name of the tap.
         config: Tokenizer config.
         key: Config key of the tokenizer, for messages.
 
@@ -22,9 +23,9 @@ class TapTokenizer(nn.Module):
         ConfigError: The tokenizer cannot be built.
     """
 
-    def __init__(self, config: Any, key: str) -> None:
+    def __init__(self, tap: str, config: Any, key: str) -> None:
         super().__init__()
-        self.config = config
+        self.settings = (tap, config)
         self.student = build_module(config, BaseTokenizer, key)
         self.teacher = self.student.for_teacher()
 

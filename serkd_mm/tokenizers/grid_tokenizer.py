@@ -27,14 +27,9 @@ class GridTokenizer(PatchTokenizer):
         Raises:
             ValueError: The tensor is neither, or its tokens form no grid with the aspect ratio of the image.
         """
-        tensor = feature.tensor
+        tensor, image_size = feature.tensor, feature.image_size or (1, 1)
         if tensor.ndim != 4:
             return super().forward(feature)
-        return tensor.movedim(3, 1) if self._channels_are_last(tensor, feature.image_size or (1, 1)) else tensor
-
-    @staticmethod
-    def _channels_are_last(tensor: torch.Tensor, image_size: tuple[int, int]) -> bool:
-        """Whether the aspect ratio of the image is that of the first two sides rather than of the last two."""
-        sides = tensor.shape[1:3], tensor.shape[2:4]
+        sides = tensor.shape[1:3], tensor.shape[2:4]  # One of them has the aspect ratio of the image.
         first, last = (abs(height * image_size[1] - width * image_size[0]) for height, width in sides)
-        return first < last
+        return tensor.movedim(3, 1) if first < last else tensor

@@ -26,8 +26,9 @@ def find_view(distiller: nn.Module, name: str | None = None, tap: str | None = N
         raise ConfigError('model.views: superpixels are drawn from a view that a loss reads, and there is none')
     if name is not None and name not in views:
         raise ConfigError(f'model.views has no {name!r} that a loss reads. {suggest(name, views)}')
-    with_superpixels = [key for key, view in views.items() if isinstance(view.merger, SuperpixelMerger)]
-    chosen = name or [*with_superpixels, *views][0]
+    candidates = [key for key, view in views.items() if tap is None or tap in view.taps] or [*views]
+    with_superpixels = [key for key in candidates if isinstance(views[key].merger, SuperpixelMerger)]
+    chosen = name or [*with_superpixels, *candidates][0]
     if tap is not None and tap not in views[chosen].taps:
         raise ConfigError(f'model.views.{chosen} has no tap {tap!r}. {suggest(tap, views[chosen].taps)}')
     return chosen

@@ -2,7 +2,6 @@ from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
-from torch import nn
 
 from .samples import draw_sample, find_view
 
@@ -36,15 +35,15 @@ class SuperpixelVisualizationHook(Hook):
         Raises:
             ConfigError: There is no view or tap of that name.
         """
-        find_view(_unwrapped(runner), self.view, self.tap)
+        find_view(getattr(runner.model, 'module', runner.model), self.view, self.tap)
 
     @master_only
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Draw every ``interval`` epochs. A run that only evaluates is at epoch 0 and draws nothing."""
         if runner.epoch == 0 or runner.epoch % self.interval:
             return
-        model, dataset = _unwrapped(runner), runner.val_dataloader.dataset
-        view = find_view(model, self.view)
+        model, dataset = getattr(runner.model, 'module', runner.model), runner.val_dataloader.dataset
+        view = find_view(model, self.view, self.tap)
         count = min(self.num_images, len(dataset))
         samples = [dataset[index * len(dataset) // count] for index in range(count)]
         training = model.training
@@ -53,8 +52,3 @@ class SuperpixelVisualizationHook(Hook):
                 f'{view}_{number}', draw_sample(model, sample, view, tap=self.tap), step=runner.epoch
             )
         model.train(training)
-
-
-def _unwrapped(runner: Runner) -> nn.Module:
-    """Return the model without the wrapper for distributed training."""
-    return getattr(runner.model, 'module', runner.model)

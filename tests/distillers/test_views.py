@@ -89,7 +89,7 @@ class Patches4x4(PatchTokenizer):
 def test_the_teacher_s_tokens_have_no_graph():
     view = View(distiller_config().views.superpixels, 'model.views.superpixels')
     sides = [Feature(torch.randn(2, 18, 8).requires_grad_(), (32, 32), 2) for _ in range(2)]
-    grids = TapTokenizer(PATCHES, 'model.views.superpixels.tokenizer')(*sides)
+    grids = TapTokenizer('patches', PATCHES, 'model.views.superpixels.tokenizer')(*sides)
     assert [grid.shape for grid in grids] == [(2, 8, 4, 4)] * 2
     student_tokens, teacher_tokens = view('patches', *grids)
     assert student_tokens.shape == teacher_tokens.shape == (2, 4, 8)
