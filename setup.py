@@ -23,7 +23,7 @@ EXTRAS['all'] = [*EXTRAS['mmlab'], *EXTRAS['quickstart'], *EXTRAS['tests'], *EXT
 setup(
     name='serkd-mm',
     version=VERSION['__version__'],
-    description='Semantic relation distillation (SeRKD) for mmpretrain: distil by relations between superpixel tokens',
+    description='Semantic relation distillation (SeRKD) for mmpretrain: distill by relations between superpixel tokens',
     long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',

@@ -7,7 +7,9 @@ from builders import REPOSITORY
 
 # Brackets keep this file from matching itself.
 AVOIDED = {
-    'American spelling': r'neighbo[u]r|colo[u]r|behavio[u]r|cent[r]e|(normal|visual|token|initial|synchron|optim)i[s]',
+    'American spelling': (
+        r'\bdisti[l]s?\b|neighbo[u]r|colo[u]r|behavio[u]r|cent[r]e|(normal|visual|token|initial|synchron|optim)i[s]'
+    ),
     'cannot': r'\bcan[ ]not\b',
     'reports, logs, raises': r'\btol[d]\b|\btell[s]\b',
     'deploy, pass': r'\bhand(s|ed|ing)?[ ]on\b',

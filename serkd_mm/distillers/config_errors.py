@@ -49,14 +49,14 @@ def check_keys(config: Mapping, valid: Iterable[str], key: str) -> None:
 
 
 def check_name(name: str, key: str) -> None:
-    """Raise if a name of a tap, view or loss cannot name modules, as those of a state dict do.
+    """Raise if a name of a tap, view or loss cannot name a module, and so the entries of a state dict.
 
     Raises:
-        ConfigError: ``name`` contains a dot, or is an attribute of every ``ModuleDict``.
+        ConfigError: ``name`` is not an identifier, or is an attribute of every ``ModuleDict``.
     """
-    if '.' in name or hasattr(nn.ModuleDict(), name):
+    if not name.isidentifier() or hasattr(nn.ModuleDict(), name):
         raise ConfigError(
-            f'{key}: {name!r} cannot be a name, because entries of checkpoints are named by it. Choose another'
+            f'{key}: entries of checkpoints would be named by {name!r}, which no torch module can have. Rename it'
         )
 
 

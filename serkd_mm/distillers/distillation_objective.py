@@ -45,6 +45,9 @@ class DistillationObjective(nn.Module):
             self._add_view(name, config, tap_names)
         for name in set(self.views) - set(self.source_of.values()):
             del self.views[name]  # An unread view is checked, but not computed.
+        read = {tokenizer for view in self.views.values() for tokenizer in view.tokenizer_of.values()}
+        for name in set(self.tokenizers) - read:
+            del self.tokenizers[name]  # Its parameters would have no gradient.
         for name, loss in built.items():
             source = self.source_of[name]
             taps = self.views[source].taps if source in self.views else [source]

@@ -25,25 +25,21 @@ class FrozenTeacher(nn.Module):
         config: The settings ``model.teacher``, see :class:`TeacherConfig`.
         used_taps: Names of the taps that a loss reads.
         student_statistics: Normalization of the student's images.
-        student_input_size: Channels, height and width of the student's images.
+        student_size: Channels, height and width of the student's images.
 
     Raises:
         ConfigError: A setting is unknown, the model or a tap does not exist, or there is no checkpoint.
     """
 
     def __init__(
-        self,
-        config: Mapping,
-        used_taps: set[str],
-        student_statistics: InputStatistics,
-        student_input_size: tuple[int, int, int],
+        self, config: Mapping, used_taps: set[str], student_statistics: InputStatistics, student_size: tuple[int, int, int]
     ) -> None:
         super().__init__()
         self.config = TeacherConfig(config)
         self.model = self.config.source.build(f'{TEACHER_KEY}.model')
         taps = self.config.taps
         if taps is None:
-            image_shape = (student_input_size[0], *(self.config.input_size or student_input_size[1:]))
+            image_shape = (student_size[0], *(self.config.input_size or student_size[1:]))
             taps = default_taps(self.model, used_taps, image_shape, f'{TEACHER_KEY}.taps')
         self.taps = Taps(self.model, taps, used_taps, f'{TEACHER_KEY}.taps')
         own = (

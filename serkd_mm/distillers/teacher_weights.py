@@ -75,9 +75,9 @@ def _fetch(checkpoint: str) -> str | None:
         if is_url and int(os.environ.get('LOCAL_RANK', '0')) == 0 and not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(checkpoint, str(path), progress=os.isatty(2))
-    except (OSError, RuntimeError) as error:
+        return None if is_url or path.is_file() else 'there is no such file'
+    except (OSError, RuntimeError) as error:  # Returned, so that no rank waits for this one.
         return f'{type(error).__name__}: {error}'
-    return None if is_url or path.is_file() else 'there is no such file'
 
 
 def _local_path(checkpoint: str) -> Path:

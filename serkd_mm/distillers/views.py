@@ -80,13 +80,13 @@ class View(nn.Module):
         with torch.no_grad():
             merged_teacher = self.merger(teacher)
         merged_student = self.refine(tap, self.merger(student))
-        if merged_student.shape[2:] != merged_teacher.shape[2:]:
+        if merged_student.shape[2:] != merged_teacher.shape[2:] or merged_student.ndim != 4:
             common = tuple(min(sides) for sides in zip(student.shape[2:], teacher.shape[2:], strict=True))
             raise ValueError(
                 f"the student's tokens form a grid of {tuple(student.shape[2:])} and the teacher's one of "
                 f'{tuple(teacher.shape[2:])}, which the merger reduces to {tuple(merged_student.shape[2:])} and '
-                f'{tuple(merged_teacher.shape[2:])}. Set merger.grid={common} or smaller with SuperpixelMerger, '
-                'AvgPoolMerger or MaxPoolMerger, so that both sides have the same number of tokens'
+                f'{tuple(merged_teacher.shape[2:])}; a merger must return grids (B, C, h, w) of equal h and w. Set '
+                f'merger.grid={common} or smaller with SuperpixelMerger, AvgPoolMerger or MaxPoolMerger'
             )
         return merged_student.flatten(2).mT, merged_teacher.flatten(2).mT
 

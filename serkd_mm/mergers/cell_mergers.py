@@ -3,6 +3,7 @@ import torch.nn.functional as F
 from mmpretrain.registry import MODELS
 
 from ..ops.cells import average_cells, cell_from_settings, cell_of_token, describe_cell, maximum_cells
+from ..ops.sizes import Size
 from .base_merger import BaseMerger
 
 
@@ -19,7 +20,7 @@ class CellMerger(BaseMerger):
         ValueError: ``cell`` or ``grid`` is not made of positive integers.
     """
 
-    def __init__(self, cell: int | tuple[int, int] = 2, grid: int | tuple[int, int] | None = None) -> None:
+    def __init__(self, cell: Size = 2, grid: Size | None = None) -> None:
         super().__init__()
         self.cell = cell_from_settings(cell, grid)
 

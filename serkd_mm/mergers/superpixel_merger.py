@@ -2,6 +2,7 @@ import torch
 from mmpretrain.registry import MODELS
 
 from ..ops.cells import cell_from_settings, describe_cell
+from ..ops.sizes import Size
 from ..ops.superpixels import associate_superpixels
 from .base_merger import BaseMerger
 
@@ -22,11 +23,7 @@ class SuperpixelMerger(BaseMerger):
     """
 
     def __init__(
-        self,
-        cell: int | tuple[int, int] = 2,
-        num_iters: int = 1,
-        detach_association: bool = False,
-        grid: int | tuple[int, int] | None = None,
+        self, cell: Size = 2, num_iters: int = 1, detach_association: bool = False, grid: Size | None = None
     ) -> None:
         super().__init__()
         self.cell = cell_from_settings(cell, grid)

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from .angle_relation import AngleSums
 
@@ -68,9 +69,7 @@ def _cosines(squared, squared_ptr, row, j, k, in_j, in_k, r_j, half_r_k):
     return (from_j[:, None] + (from_k[None, :] - squared)) * r_j[:, None] * half_r_k[None, :]
 
 
-def angle_sums(
-    student: torch.Tensor, teacher: torch.Tensor, inverse: torch.Tensor, teacher_inverse: torch.Tensor
-) -> AngleSums:
+def angle_sums(student: Tensor, teacher: Tensor, inverse: Tensor, teacher_inverse: Tensor) -> AngleSums:
     """Sum over all angles on a GPU; arguments and result as in :func:`blockwise_angle_sums`, in float32."""
     student, teacher, inverse, teacher_inverse = (
         tensor.contiguous() for tensor in (student, teacher, inverse, teacher_inverse)

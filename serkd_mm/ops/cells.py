@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from .sizes import height_and_width
+from .sizes import Size, height_and_width
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,10 @@ class OutputGrid:
     columns: int
 
 
-Cell = int | tuple[int, int] | OutputGrid
+Cell = Size | OutputGrid
 
 
-def cell_from_settings(
-    size: int | tuple[int, int], grid: int | tuple[int, int] | None, name: str = 'cell'
-) -> tuple[int, int] | OutputGrid:
+def cell_from_settings(size: Size, grid: Size | None, name: str = 'cell') -> tuple[int, int] | OutputGrid:
     """Read the two settings of a component: the size of a cell or, if ``grid`` is given, the number of cells.
 
     Args:
@@ -88,6 +86,7 @@ def average_cells(grid: torch.Tensor, cell: Cell) -> torch.Tensor:
     Returns:
         ``(B, C, rows, columns)``.
     """
+    cell = _cell_size(grid, cell)
     if isinstance(cell, OutputGrid):
         return F.adaptive_avg_pool2d(grid, superpixel_grid(*grid.shape[-2:], cell))
     return F.avg_pool2d(pad_to_whole_cells(grid, cell), height_and_width(cell, 'cell'))
@@ -95,12 +94,20 @@ def average_cells(grid: torch.Tensor, cell: Cell) -> torch.Tensor:
 
 def maximum_cells(grid: torch.Tensor, cell: Cell) -> torch.Tensor:
     """Compute the maximum of each channel in each cell; arguments, padding and result as in :func:`average_cells`."""
+    cell = _cell_size(grid, cell)
     if isinstance(cell, OutputGrid):
         return F.adaptive_max_pool2d(grid, superpixel_grid(*grid.shape[-2:], cell))
     return F.max_pool2d(pad_to_whole_cells(grid, cell), height_and_width(cell, 'cell'))
 
 
-def pad_to_whole_cells(grid: torch.Tensor, cell: int | tuple[int, int]) -> torch.Tensor:
+def _cell_size(grid: torch.Tensor, cell: Cell) -> Cell:
+    """The size of the cells if their number divides the grid: adaptive pooling has no deterministic gradient on CUDA."""
+    if isinstance(cell, OutputGrid) and not grid.shape[-2] % cell.rows and not grid.shape[-1] % cell.columns:
+        return grid.shape[-2] // cell.rows, grid.shape[-1] // cell.columns
+    return cell
+
+
+def pad_to_whole_cells(grid: torch.Tensor, cell: Size) -> torch.Tensor:
     """Pad a grid at the bottom and right by replication until the cell divides it."""
     (cell_height, cell_width), (height, width) = height_and_width(cell, 'cell'), grid.shape[-2:]
     rows, columns = superpixel_grid(height, width, cell)

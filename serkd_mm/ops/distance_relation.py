@@ -40,8 +40,11 @@ def distance_relation_loss(student: torch.Tensor, teacher: torch.Tensor) -> torc
     return relation_loss(_value_and_gradient, student, teacher)
 
 
+@torch.no_grad()
 def normalized_distances(tokens: torch.Tensor) -> torch.Tensor:
     """Compute the distance between every two tokens over the mean distance: the potential psi_D of equations 1 and 10.
+
+    It has no gradient; for pictures and reports.
 
     Args:
         tokens: Tokens ``(B, L, C)``.

@@ -1,7 +1,10 @@
 """Sizes in a config: of images, cells, windows and grids."""
 
+Size = int | tuple[int, int]
+"""One number, or (height, width)."""
 
-def height_and_width(size: int | tuple[int, int], name: str) -> tuple[int, int]:
+
+def height_and_width(size: Size, name: str) -> tuple[int, int]:
     """Read a size that is given as one number or as (height, width).
 
     Args:

@@ -6,14 +6,13 @@ superpixels: at the paper's 14 x 14 tokens that is faster than gathering nine ne
 """
 
 import torch
+from torch import Tensor
 
 from .cells import Cell, average_cells, cell_of_token, superpixel_grid
 from .precision import at_least_float32, autocast_off
 
 
-def superpixel_tokens(
-    grid: torch.Tensor, cell: Cell = 2, num_iters: int = 1, detach_association: bool = False
-) -> torch.Tensor:
+def superpixel_tokens(grid: Tensor, cell: Cell = 2, num_iters: int = 1, detach_association: bool = False) -> Tensor:
     """Cluster a token grid into superpixel tokens; see :func:`associate_superpixels`.
 
     Returns:
@@ -23,8 +22,8 @@ def superpixel_tokens(
 
 
 def associate_superpixels(
-    grid: torch.Tensor, cell: Cell = 2, num_iters: int = 1, detach_association: bool = False
-) -> tuple[torch.Tensor, torch.Tensor]:
+    grid: Tensor, cell: Cell = 2, num_iters: int = 1, detach_association: bool = False
+) -> tuple[Tensor, Tensor]:
     r"""Cluster a token grid into superpixels, equations 7 and 8.
 
     .. math::
@@ -69,7 +68,7 @@ def associate_superpixels(
     return superpixels.mT.unflatten(2, initial.shape[-2:]), log_association.exp()
 
 
-def _outside_neighborhood(height: int, width: int, cell: Cell, device: torch.device) -> torch.Tensor:
+def _outside_neighborhood(height: int, width: int, cell: Cell, device: torch.device) -> Tensor:
     """Mask ``(N, M)`` of the superpixels that are not among the 3 x 3 around the token's own cell."""
     rows, columns = superpixel_grid(height, width, cell)
     own, superpixel = cell_of_token(height, width, cell, device), torch.arange(rows * columns, device=device)

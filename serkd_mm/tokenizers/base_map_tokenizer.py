@@ -3,6 +3,7 @@ from abc import abstractmethod
 import torch
 
 from ..ops.cells import OutputGrid, cell_from_settings, describe_cell
+from ..ops.sizes import Size
 from .base_tokenizer import BaseTokenizer
 from .feature import Feature
 
@@ -20,7 +21,7 @@ class BaseMapTokenizer(BaseTokenizer):
         ValueError: ``window`` or ``grid`` is not made of positive integers.
     """
 
-    def __init__(self, window: int | tuple[int, int] = 1, grid: int | tuple[int, int] | None = None) -> None:
+    def __init__(self, window: Size = 1, grid: Size | None = None) -> None:
         super().__init__()
         self.window: tuple[int, int] | OutputGrid = cell_from_settings(window, grid, 'window')
 

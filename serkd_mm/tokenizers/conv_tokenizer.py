@@ -7,6 +7,7 @@ from torch import nn
 from ..lazy_layers import build_on_first_input
 from ..ops.cells import OutputGrid, pad_to_whole_cells
 from ..ops.precision import at_least_float32
+from ..ops.sizes import Size
 from .base_map_tokenizer import BaseMapTokenizer
 from .pool_tokenizer import PoolTokenizer
 
@@ -28,7 +29,7 @@ class ConvTokenizer(BaseMapTokenizer):
         ValueError: ``window`` or ``grid`` is not made of positive integers.
     """
 
-    def __init__(self, window: int | tuple[int, int] = 1, grid: int | tuple[int, int] | None = None) -> None:
+    def __init__(self, window: Size = 1, grid: Size | None = None) -> None:
         super().__init__(window, grid)
         self.register_module('conv', None)
 

@@ -2,6 +2,7 @@ import torch
 from mmpretrain.registry import MODELS
 
 from ..ops.cells import average_cells, maximum_cells
+from ..ops.sizes import Size
 from .base_map_tokenizer import BaseMapTokenizer
 
 _MODES = {'avg': average_cells, 'max': maximum_cells}
@@ -21,9 +22,7 @@ class PoolTokenizer(BaseMapTokenizer):
         ValueError: ``mode`` is another, or ``window`` or ``grid`` is not made of positive integers.
     """
 
-    def __init__(
-        self, mode: str = 'avg', window: int | tuple[int, int] = 1, grid: int | tuple[int, int] | None = None
-    ) -> None:
+    def __init__(self, mode: str = 'avg', window: Size = 1, grid: Size | None = None) -> None:
         super().__init__(window, grid)
         if mode not in _MODES:
             raise ValueError(f"mode must be 'avg' or 'max', but got {mode!r}")

@@ -1,4 +1,4 @@
-"""Pictures of superpixels and of the relations between them (paper, Fig. 3)."""
+"""Pictures of superpixels and of the relations between them (SeRKD, arXiv:2503.21269, Fig. 3)."""
 
 from .samples import draw_sample, find_view
 from .superpixel_visualization_hook import SuperpixelVisualizationHook

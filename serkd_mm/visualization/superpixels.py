@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from ..ops import normalized_distances
 
@@ -19,12 +19,12 @@ class Superpixels:
         grid_shape: Rows and columns of the superpixel grid.
     """
 
-    labels: torch.Tensor
-    relations: torch.Tensor
+    labels: Tensor
+    relations: Tensor
     grid_shape: tuple[int, int]
 
 
-def pixel_labels(association: torch.Tensor, token_grid: tuple[int, int], image_size: tuple[int, int]) -> torch.Tensor:
+def pixel_labels(association: Tensor, token_grid: tuple[int, int], image_size: tuple[int, int]) -> Tensor:
     """Assign each pixel to the superpixel with the largest share.
 
     The shares are interpolated bilinearly between tokens, which gives smooth boundaries at any size; interpolated labels
@@ -43,9 +43,7 @@ def pixel_labels(association: torch.Tensor, token_grid: tuple[int, int], image_s
 
 
 @torch.no_grad()
-def superpixels_of(
-    distiller: nn.Module, inputs: torch.Tensor, view: str, tap: str | None = None
-) -> dict[str, list[Superpixels]]:
+def superpixels_of(distiller: nn.Module, inputs: Tensor, view: str, tap: str | None = None) -> dict[str, list[Superpixels]]:
     """Compute the superpixels of a view on both sides; leaves the model in eval mode.
 
     Args:
@@ -70,7 +68,7 @@ def superpixels_of(
 
 
 def _of_side(
-    merged: torch.Tensor, association: torch.Tensor, token_grid: tuple[int, int], image_size: tuple[int, int]
+    merged: Tensor, association: Tensor, token_grid: tuple[int, int], image_size: tuple[int, int]
 ) -> list[Superpixels]:
     """Superpixels of each image from the merged grid ``(B, C, h, w)`` and the association ``(B, N, M)``."""
     relations = normalized_distances(merged.flatten(2).mT.double()).cpu()

@@ -223,3 +223,11 @@ def test_a_checkpoint_of_0_1_with_learned_tokenizers_evaluates(learned, load):
     model = MODELS.build({**learned_config(), 'teacher': None}).eval()
     load(model, old)
     assert torch.equal(model(images()), source(images()))
+
+
+@pytest.mark.parametrize('load', [torch_load, mmengine_load, ema_load])
+def test_learned_tokenizers_of_0_1_are_ignored_if_no_tokenizer_learns(learned, load):
+    source, old = learned
+    model = new_model(cnn_distiller_config)
+    load(model, old)
+    assert torch.equal(model.eval()(images()), source(images()))

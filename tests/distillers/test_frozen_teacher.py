@@ -3,6 +3,7 @@
 import copy
 import logging
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from mmengine.utils import digit_version
 from mmpretrain.registry import MODELS
 
 from serkd_mm.distillers.config_errors import ConfigError
+from serkd_mm.distillers.teacher_weights import fetch_on_all_ranks
 
 
 @pytest.fixture
@@ -184,3 +186,12 @@ def test_the_teacher_s_input_equals_its_own_preprocessor_s_output(statistics):
 def test_a_teacher_without_a_preprocessor_gets_the_student_s_input():
     model = build_distiller()
     assert model.teacher.renormalize.identity
+
+
+def test_an_unreadable_folder_is_an_error_of_every_rank(monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, 'Permission denied', str(path))
+
+    monkeypatch.setattr(Path, 'is_file', refuse)
+    with pytest.raises(ConfigError, match=r'model\.teacher\.checkpoint.*could not be fetched: PermissionError'):
+        fetch_on_all_ranks('/no/access/teacher.pth', 'model.teacher.checkpoint')

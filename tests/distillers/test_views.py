@@ -269,3 +269,42 @@ def test_grids_of_different_shape_are_refused_even_with_equally_many_tokens():
         view('patches', torch.randn(1, 8, 4, 4), torch.randn(1, 8, 2, 8))
     with pytest.raises(ValueError, match=r'\(4, 4\).*\(8, 8\)'):
         view('patches', torch.randn(1, 8, 4, 4), torch.randn(1, 8, 8, 8))
+
+
+class ScalingTokenizer(PatchTokenizer):
+    """A tokenizer that learns, with parameters from the start; the teacher's side does not scale."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, feature):
+        return self.scale * super().forward(feature)
+
+    def for_teacher(self):
+        return PatchTokenizer()
+
+
+def test_tokenizers_of_unread_views_leave_no_untrained_parameters():
+    unread = dict(tap='patches', tokenizer=dict(type=ScalingTokenizer), merger=SUPERPIXELS)
+    model = build_distiller(views__unread=unread)
+    sum(model(images(), labels(), mode='loss').values()).backward()
+    assert [name for name, weight in model.distill.named_parameters() if weight.grad is None] == []
+
+
+def test_a_tap_cannot_have_the_name_of_another_tap_s_tokenizer():
+    view = dict(tap='patches-b', tokenizer=PATCHES, merger=SUPERPIXELS)
+    with pytest.raises(ConfigError, match=r"model\.views\.a\.tap.*'patches-b'"):
+        MODELS.build(distiller_config(views__a=view))
+
+
+class TokensMerger(AvgPoolMerger):
+    """A merger of 0.1: tokens instead of a grid."""
+
+    def forward(self, grid):
+        return super().forward(grid).flatten(2).mT
+
+
+def test_a_merger_that_returns_tokens_is_refused():
+    with pytest.raises(ConfigError, match=r'^model\.views\.superpixels: .*must return grids \(B, C, h, w\)'):
+        MODELS.build(distiller_config(views__superpixels__merger=dict(type=TokensMerger)))

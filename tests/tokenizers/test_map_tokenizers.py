@@ -192,3 +192,13 @@ def test_wrong_windows_grids_modes_and_features_raise(config):
         build(config, window=9)(Feature(feature_map(2, 3, 8, 8)))
     with pytest.raises(ValueError, match="'avg' or 'max'"):
         build(dict(type='PoolTokenizer', mode='mean'))
+
+
+@pytest.mark.parametrize('mode', ['avg', 'max'])
+def test_a_grid_that_divides_the_map_needs_no_adaptive_pooling(mode):
+    # Its gradient on CUDA is not deterministic, and torch refuses it if that is asked for.
+    feature = torch.randn(2, 3, 8, 12, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    tokens = PoolTokenizer(mode, grid=(4, 6))(Feature(feature))
+    assert 'Adaptive' not in type(tokens.grad_fn).__name__
+    overlapping = PoolTokenizer(mode, grid=5)(Feature(feature))
+    assert 'Adaptive' in type(overlapping.grad_fn).__name__
