@@ -40,5 +40,5 @@ def test_counts_of_the_published_table():
         lines
     )
     assert working >= 0.9 * models
-    assert f'{working} of {models} work' in (REPOSITORY / 'README.md').read_text()
+    assert f'{working} of the {models} entries' in (REPOSITORY / 'README.md').read_text()
     assert not any('/site-packages' in line for line in lines)
