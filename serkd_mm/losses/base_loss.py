@@ -31,17 +31,23 @@ class BaseDistillationLoss(nn.Module, metaclass=ABCMeta):
         return f'loss_weight={self.loss_weight}'
 
 
-def check_weight(name: str, value: float, minimum: str = 'not negative') -> float:
+def check_weight(name: str, value: float) -> float:
     """Check the weight ``value`` of the setting ``name``, and return it.
 
     Raises:
         ValueError: It is negative, infinite or not a number.
     """
-    if not isinstance(value, Real) or not 0 <= value < float('inf') or (value == 0 and minimum == 'positive'):
-        raise ValueError(f'{name} must be a finite number that is {minimum}, but got {value!r}')
+    if not isinstance(value, Real) or not 0 <= value < float('inf'):
+        raise ValueError(f'{name} must be a finite number that is not negative, but got {value!r}')
     return value
 
 
 def check_tau(name: str, value: float) -> float:
-    """Check the temperature ``value`` of the setting ``name``, and return it; raises ``ValueError`` if not positive."""
-    return check_weight(name, value, 'positive')
+    """Check the temperature ``value`` of the setting ``name``, and return it.
+
+    Raises:
+        ValueError: It is not positive, infinite or not a number.
+    """
+    if not isinstance(value, Real) or not 0 < value < float('inf'):
+        raise ValueError(f'{name} must be a positive finite number, but got {value!r}')
+    return value

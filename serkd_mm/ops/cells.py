@@ -42,7 +42,7 @@ def cell_from_settings(size: Size, grid: Size | None, name: str = 'cell') -> tup
 
 
 def describe_cell(cell: Cell, name: str = 'cell') -> str:
-    """Write a cell as the setting that it is from, ``cell=(2, 2)`` or ``grid=(7, 7)``"""
+    """Write a cell as the setting that it is from, ``cell=(2, 2)`` or ``grid=(7, 7)``."""
     return f'grid=({cell.rows}, {cell.columns})' if isinstance(cell, OutputGrid) else f'{name}={cell}'
 
 
@@ -86,7 +86,7 @@ def average_cells(grid: torch.Tensor, cell: Cell) -> torch.Tensor:
     Returns:
         ``(B, C, rows, columns)``.
     """
-    cell = _cell_size(grid, cell)
+    cell = cell_size(grid, cell)
     if isinstance(cell, OutputGrid):
         return F.adaptive_avg_pool2d(grid, superpixel_grid(*grid.shape[-2:], cell))
     return F.avg_pool2d(pad_to_whole_cells(grid, cell), height_and_width(cell, 'cell'))
@@ -94,14 +94,17 @@ def average_cells(grid: torch.Tensor, cell: Cell) -> torch.Tensor:
 
 def maximum_cells(grid: torch.Tensor, cell: Cell) -> torch.Tensor:
     """Compute the maximum of each channel in each cell; arguments, padding and result as in :func:`average_cells`."""
-    cell = _cell_size(grid, cell)
+    cell = cell_size(grid, cell)
     if isinstance(cell, OutputGrid):
         return F.adaptive_max_pool2d(grid, superpixel_grid(*grid.shape[-2:], cell))
     return F.max_pool2d(pad_to_whole_cells(grid, cell), height_and_width(cell, 'cell'))
 
 
-def _cell_size(grid: torch.Tensor, cell: Cell) -> Cell:
-    """The size of the cells if their number divides the grid: adaptive pooling has no deterministic gradient on CUDA."""
+def cell_size(grid: torch.Tensor, cell: Cell) -> Cell:
+    """Compute the size of the cells if their number divides the grid; otherwise return ``cell`` as it is.
+
+    Whole cells are pooled by their size, because adaptive pooling has no deterministic gradient on CUDA.
+    """
     if isinstance(cell, OutputGrid) and not grid.shape[-2] % cell.rows and not grid.shape[-1] % cell.columns:
         return grid.shape[-2] // cell.rows, grid.shape[-1] // cell.columns
     return cell

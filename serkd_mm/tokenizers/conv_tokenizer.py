@@ -5,7 +5,7 @@ from mmpretrain.registry import MODELS
 from torch import nn
 
 from ..lazy_layers import build_on_first_input
-from ..ops.cells import OutputGrid, pad_to_whole_cells
+from ..ops.cells import OutputGrid, cell_size, pad_to_whole_cells
 from ..ops.precision import at_least_float32
 from ..ops.sizes import Size
 from .base_map_tokenizer import BaseMapTokenizer
@@ -47,15 +47,13 @@ class ConvTokenizer(BaseMapTokenizer):
 
     def _window_of(self, feature: torch.Tensor) -> tuple[int, int]:
         """The window, from the map if the setting is the number of tokens."""
-        if not isinstance(self.window, OutputGrid):
-            return self.window
-        (height, width), grid = feature.shape[-2:], self.window
-        if height % grid.rows or width % grid.columns:
+        window, (height, width) = cell_size(feature, self.window), feature.shape[-2:]
+        if isinstance(window, OutputGrid):
             raise ValueError(
-                f'grid {grid.rows}x{grid.columns} does not divide the map {height}x{width}, and a convolution needs whole '
-                'windows: set window= or another grid='
+                f'grid {window.rows}x{window.columns} does not divide the map {height}x{width}, and a convolution needs '
+                'whole windows: set window= or another grid='
             )
-        return height // grid.rows, width // grid.columns
+        return window
 
 
 def _averaging_conv(channels: int, *window: int) -> nn.Conv2d:
