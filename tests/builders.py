@@ -215,7 +215,8 @@ def copy_repository(folder: Path) -> Path:
 
 def run_ranks(script: str, num_ranks: int, *arguments) -> None:
     """Run a test file as ``num_ranks`` processes; the last argument of each is its rank."""
-    environment = {**os.environ, 'PYTHONPATH': str(Path(__file__).parent), 'OMP_NUM_THREADS': '1'}
+    path = os.pathsep.join([str(Path(__file__).parent), str(REPOSITORY)])
+    environment = {**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1'}
     command = [sys.executable, '-W', 'ignore', script, *map(str, arguments)]
     ranks = [subprocess.Popen([*command, str(rank)], env=environment) for rank in range(num_ranks)]
     assert [rank.wait(timeout=300) for rank in ranks] == [0] * num_ranks

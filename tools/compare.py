@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from serkd_mm.analysis import RunLog
+from serkd_mm.errors import one_line_errors
 
 COLUMNS = 3
 
@@ -103,4 +104,5 @@ def draw_curves(logs: Mapping[str, RunLog], metric: str, file: Path) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    with one_line_errors():
+        main()

@@ -25,6 +25,7 @@ from torch import nn
 import serkd_mm  # noqa: F401  (registers the components, and reports a missing package)
 from serkd_mm.distillers.config_errors import ConfigError
 from serkd_mm.distillers.teacher_weights import weights_are_local
+from serkd_mm.errors import one_line_errors
 from serkd_mm.tokenizers import Feature
 
 NUM_IMAGES = 2
@@ -228,4 +229,5 @@ def size_of(tensors: Iterable[torch.Tensor]) -> int:
 
 
 if __name__ == '__main__':
-    main()
+    with one_line_errors():
+        main()

@@ -1,11 +1,13 @@
 """Run the command-line tools of mmpretrain on a config that is adapted to distillation."""
 
+import argparse
 import gc
 import importlib.util
 import os
-from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import mmpretrain
 import torch
@@ -13,20 +15,52 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.runner import find_latest_checkpoint
 
+from serkd_mm.distillers.config_errors import ConfigError
+from serkd_mm.errors import one_line_errors
 from serkd_mm.fileio.safe_loading import read_checkpoint
 
 # Checkpoints are loaded without running code, also where a loader would fall back to unsafe loading. 0 allows that.
 os.environ.setdefault('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')
 
 
-def run(name: str, adapt: Callable[[Config], None]) -> None:
+@dataclass(frozen=True)
+class HookFlag:
+    """A flag of the command line that turns a setting of a hook on.
+
+    Attributes:
+        flag: The flag, such as ``'--overwrite'``.
+        hook: Type of the hook in ``custom_hooks``.
+        setting: The setting of the hook that becomes True.
+        help: Description in ``--help``.
+    """
+
+    flag: str
+    hook: str
+    setting: str
+    help: str
+
+    def apply(self, config: Config) -> None:
+        """Set the setting of the hook.
+
+        Raises:
+            ConfigError: The config does not have the hook.
+        """
+        hooks = [hook for hook in config.get('custom_hooks') or () if hook.get('type') == self.hook]
+        if not hooks:
+            raise ConfigError(f"{self.flag} needs dict(type='{self.hook}') in custom_hooks, as in configs/_base_/runtime.py")
+        hooks[0][self.setting] = True
+
+
+def run(name: str, adapt: Callable[[Config], None], flags: Sequence[HookFlag] = ()) -> None:
     """Run ``tools/<name>.py`` of the installed mmpretrain on the current command line.
 
     Args:
         name: The tool, 'train' or 'test'.
         adapt: Changes the config after the tool has merged its command line into it.
+        flags: Flags in addition to those of the tool. Default: none.
 
     Raises:
+        SystemExit: An error for the user has been printed.
         FileNotFoundError: mmpretrain is installed without its tools.
     """
     path = Path(mmpretrain.__file__).parent / '.mim' / 'tools' / f'{name}.py'
@@ -35,10 +69,14 @@ def run(name: str, adapt: Callable[[Config], None]) -> None:
     spec = importlib.util.spec_from_file_location(f'mmpretrain_tools_{name}', path)
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
+    add_flags(tool, flags)
     merge_args = tool.merge_args
 
-    def merge_and_adapt(config: Config, args: Namespace) -> Config:
+    def merge_and_adapt(config: Config, args: argparse.Namespace) -> Config:
         config = merge_args(config, args)
+        for flag in flags:
+            if getattr(args, flag.flag):
+                flag.apply(config)
         adapt(config)
         check_checkpoint(config)
         if get_device() == 'cpu':
@@ -46,8 +84,22 @@ def run(name: str, adapt: Callable[[Config], None]) -> None:
         return config
 
     tool.merge_args = merge_and_adapt
-    tool.main()
-    end_process_group()
+    with one_line_errors():
+        tool.main()
+        end_process_group()
+
+
+def add_flags(tool: ModuleType, flags: Sequence[HookFlag]) -> None:
+    """Add flags to the parser that a tool of mmpretrain creates, so that ``--help`` lists them too."""
+
+    class Parser(argparse.ArgumentParser):
+        def parse_args(self, *args, **kwargs):
+            group = self.add_argument_group('serkd-mm')
+            for flag in flags:
+                group.add_argument(flag.flag, dest=flag.flag, action='store_true', help=flag.help)
+            return super().parse_args(*args, **kwargs)
+
+    tool.argparse = SimpleNamespace(**{**vars(argparse), 'ArgumentParser': Parser})
 
 
 def end_process_group() -> None:

@@ -9,8 +9,10 @@ from typing import Any
 from mmpretrain.registry import MODELS
 from torch import nn
 
+from ..errors import UserError
 
-class ConfigError(ValueError):
+
+class ConfigError(UserError, ValueError):
     """An error in the ``model`` part of a config; the message starts with the config key."""
 
 

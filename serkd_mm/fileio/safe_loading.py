@@ -11,8 +11,10 @@ import torch
 from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.utils import digit_version
 
+from ..errors import UserError
 
-class CheckpointError(ValueError):
+
+class CheckpointError(UserError, ValueError):
     """A checkpoint file is missing, is damaged, or cannot be loaded safely. The message names the file and the reason."""
 
 

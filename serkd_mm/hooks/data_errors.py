@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from mmengine.dataset import BaseDataset
 from mmengine.runner import Runner
 
+from ..errors import UserError
 
-class DataError(ValueError):
+
+class DataError(UserError, ValueError):
     """An image or a label cannot be used. The message names the file."""
 
 

@@ -4,13 +4,15 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner, find_latest_checkpoint
 from mmpretrain.registry import HOOKS
 
+from ..errors import UserError
+
 _ADVICE = (
     'Look for broken images, lower optim_wrapper.optimizer.lr, set optim_wrapper.clip_grad=dict(max_norm=5.0), or train '
     'without --amp. If a single loss causes it, remove that loss with model.losses.NAME=None.'
 )
 
 
-class NonFiniteLossError(FloatingPointError):
+class NonFiniteLossError(UserError, FloatingPointError):
     """A loss, or a weight after a step, is infinite or NaN. The message says when, which one, and what to do."""
 
 

@@ -21,6 +21,7 @@ from mmengine.utils import track_iter_progress
 from mmpretrain.registry import MODELS, TRANSFORMS
 
 import serkd_mm  # noqa: F401  (registers the components, and reports a missing package)
+from serkd_mm.errors import one_line_errors
 from serkd_mm.fileio.safe_loading import read_checkpoint
 from serkd_mm.hooks.image_error_hook import ErrorContextPipeline
 from serkd_mm.visualization import draw_sample, find_view
@@ -87,4 +88,5 @@ def find_images(path: Path) -> list[Path]:
 
 
 if __name__ == '__main__':
-    main()
+    with one_line_errors():
+        main()
