@@ -9,7 +9,7 @@ seconds. The teacher's weights are loaded if they are on this machine, and are r
 import argparse
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from mmengine.analysis import get_model_complexity_info
@@ -129,7 +129,8 @@ def models_table(model: nn.Module) -> Table:
     }
     for side, (part, size) in sides.items():
         shape = (channels, *size)
-        flops = get_model_complexity_info(part, shape, show_table=False, show_arch=False)['flops_str']
+        with model.teacher.autocast('cpu') if side == 'teacher' else nullcontext():
+            flops = get_model_complexity_info(part, shape, show_table=False, show_arch=False)['flops_str']
         name = type(getattr(part, 'backbone', part)).__name__
         table.add_row(side, name, millions(part.parameters()), flops, 'x'.join(map(str, shape)))
     return table

@@ -14,6 +14,9 @@ from .taps import Taps
 from .teacher_config import TEACHER_KEY, TeacherConfig
 from .teacher_weights import fetch_on_all_ranks, load_weights
 
+# Layers that compute in the autocast dtype, and hold nearly all weights of a classifier.
+_AUTOCAST_LAYERS = (nn.Linear, nn.modules.conv._ConvNd, nn.MultiheadAttention)
+
 
 class FrozenTeacher(nn.Module):
     """The teacher: always in eval mode, without gradients, and with the normalization that it was trained with.
@@ -47,6 +50,7 @@ class FrozenTeacher(nn.Module):
         )
         self.renormalize = Renormalize(student_statistics, own or student_statistics)
         self.config.execution.apply_memory_format(self.model)
+        _store_weights(self.model, self.config.dtype)
         self.loaded = False
         self.requires_grad_(False)
         self.eval()
@@ -62,13 +66,27 @@ class FrozenTeacher(nn.Module):
             The features by tap.
         """
         # The teacher follows the images, not the distiller, so a copy of the distiller on another device does not move it.
-        if (self.renormalize.scale.device, self.renormalize.scale.dtype) != (inputs.device, inputs.dtype):
-            self.to(inputs)
+        # It follows them to their device only: images for a student in half precision must not convert its weights.
+        if self.renormalize.scale.device != inputs.device:
+            self.to(inputs.device)
+        inputs = inputs.to(self.renormalize.scale.dtype)
         if self.config.input_size is not None:
             inputs = F.interpolate(inputs, self.config.input_size, mode='bicubic', antialias=True)
-        with self._autocast(inputs.device.type), self.taps.record(tuple(inputs.shape[-2:])) as features:
+        with self.autocast(inputs.device.type), self.taps.record(tuple(inputs.shape[-2:])) as features:
             self.model(self.renormalize(inputs), mode='tensor')
         return features
+
+    def autocast(self, device: str) -> AbstractContextManager:
+        """Create the autocast context that the teacher's model runs in.
+
+        Args:
+            device: Type of the device of the images.
+        """
+        dtype = self.config.autocast_dtype
+        if dtype is None:
+            return nullcontext()
+        mixed = dtype != torch.float32
+        return torch.autocast(device, dtype if mixed else None, enabled=mixed)
 
     def load(self) -> None:
         """Load the weights at the first call, when training starts.
@@ -98,10 +116,12 @@ class FrozenTeacher(nn.Module):
         """Return itself: a copy of the distiller shares the teacher, which never changes."""
         return self
 
-    def _autocast(self, device: str) -> AbstractContextManager:
-        """The autocast context of the teacher's forward pass."""
-        dtype = self.config.autocast_dtype
-        if dtype is None:
-            return nullcontext()
-        mixed = dtype != torch.float32
-        return torch.autocast(device, dtype if mixed else None, enabled=mixed)
+
+def _store_weights(model: nn.Module, dtype: torch.dtype) -> None:
+    """Convert the weights that autocast converts in every step anyway, so the outputs stay the same."""
+    if dtype == torch.float32:
+        return
+    for module in model.modules():
+        if isinstance(module, _AUTOCAST_LAYERS):
+            for weight in module.parameters(recurse=False):
+                weight.data = weight.data.to(dtype)

@@ -9,7 +9,7 @@ from .execution_options import ExecutionOptions
 from .model_source import check_file, find_model
 
 TEACHER_KEY = 'model.teacher'
-_AUTOCAST_DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
+_DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
 
 class TeacherConfig:
@@ -25,7 +25,11 @@ class TeacherConfig:
             - **input_size**: height and width, one number or both, that images are resized to for a teacher that needs
               another size than the student. Default: None.
             - **allow_random_teacher**: distill from random weights if there are none; for tests. Default: False.
-            - **autocast_dtype**: 'bfloat16', 'float16' or 'float32' for the teacher alone. Default: None, as the student.
+            - **dtype**: 'bfloat16' or 'float16' stores the weights of linear and convolutional layers in half the memory, and
+              runs the teacher in autocast of that dtype; norms, embeddings and running statistics stay in float32.
+              Default: 'float32'.
+            - **autocast_dtype**: 'bfloat16', 'float16' or 'float32' for the teacher alone. Default: None, which is ``dtype``
+              if that is a half-precision dtype, and otherwise as the student.
             - **compile**, **channels_last**: see :class:`ExecutionOptions`. Default: False.
 
     Raises:
@@ -33,14 +37,15 @@ class TeacherConfig:
     """
 
     def __init__(self, config: Mapping) -> None:
-        settings = 'model checkpoint taps input_size allow_random_teacher autocast_dtype compile channels_last'
+        settings = 'model checkpoint taps input_size allow_random_teacher dtype autocast_dtype compile channels_last'
         check_keys(config, settings.split(), TEACHER_KEY)
         self.source = find_model(config.get('model'), f'{TEACHER_KEY}.model')
         self.allow_random_teacher = bool(config.get('allow_random_teacher', False))
         self.checkpoint = _checkpoint(config.get('checkpoint'), self.source.weights, self.allow_random_teacher)
         self.taps: Mapping[str, str] | None = config.get('taps')
         self.input_size = _input_size(config.get('input_size'))
-        self.autocast_dtype = _autocast_dtype(config.get('autocast_dtype'))
+        self.dtype = _dtype(config.get('dtype', 'float32'), 'dtype')
+        self.autocast_dtype = _autocast_dtype(config.get('autocast_dtype'), self.dtype)
         self.execution = ExecutionOptions.from_config(config, TEACHER_KEY)
 
 
@@ -51,10 +56,23 @@ def _input_size(size: Any) -> tuple[int, int] | None:
         raise ConfigError(str(error)) from error
 
 
-def _autocast_dtype(name: Any) -> torch.dtype | None:
-    if name is not None and (not isinstance(name, str) or name not in _AUTOCAST_DTYPES):
-        raise ConfigError(f'{TEACHER_KEY}.autocast_dtype={name!r} is not a dtype. {suggest(name, _AUTOCAST_DTYPES)}')
-    return _AUTOCAST_DTYPES.get(name)
+def _dtype(name: Any, setting: str) -> torch.dtype:
+    if not isinstance(name, str) or name not in _DTYPES:
+        raise ConfigError(f'{TEACHER_KEY}.{setting}={name!r} is not a dtype. {suggest(name, _DTYPES)}')
+    return _DTYPES[name]
+
+
+def _autocast_dtype(name: Any, stored: torch.dtype) -> torch.dtype | None:
+    """The dtype of the teacher's autocast context; weights stored in half precision are computed with in that dtype."""
+    chosen = None if name is None else _dtype(name, 'autocast_dtype')
+    if stored == torch.float32:
+        return chosen
+    if chosen not in (None, stored):
+        raise ConfigError(
+            f'{TEACHER_KEY}.autocast_dtype={name!r} contradicts {TEACHER_KEY}.dtype: weights that are stored in half '
+            'precision are computed with in the same dtype. Leave autocast_dtype out'
+        )
+    return stored
 
 
 def _checkpoint(checkpoint: Any, zoo_weights: str | None, allow_random: bool) -> str | None:
