@@ -25,8 +25,8 @@ class TeacherConfig:
             - **input_size**: height and width, one number or both, that images are resized to for a teacher that needs
               another size than the student. Default: None.
             - **allow_random_teacher**: distill from random weights if there are none; for tests. Default: False.
-            - **dtype**: 'bfloat16' or 'float16' stores the weights of linear and convolutional layers in half the memory, and
-              runs the teacher in autocast of that dtype; norms, embeddings and running statistics stay in float32.
+            - **dtype**: 'bfloat16' or 'float16' stores the weights of linear and convolutional layers in half the memory,
+              and runs the teacher in autocast of that dtype; norms, embeddings and running statistics stay in float32.
               Default: 'float32'.
             - **autocast_dtype**: 'bfloat16', 'float16' or 'float32' for the teacher alone. Default: None, which is ``dtype``
               if that is a half-precision dtype, and otherwise as the student.
