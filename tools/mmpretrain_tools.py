@@ -13,11 +13,11 @@ import mmpretrain
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.runner import find_latest_checkpoint
 
 from serkd_mm.distillers.config_errors import ConfigError
 from serkd_mm.errors import one_line_errors
 from serkd_mm.fileio.safe_loading import read_checkpoint
+from serkd_mm.fileio.work_dir import latest_checkpoint
 
 # Checkpoints are loaded without running code, also where a loader would fall back to unsafe loading. 0 allows that.
 os.environ.setdefault('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')
@@ -121,7 +121,7 @@ def check_checkpoint(config: Config) -> None:
     path, where = config.get('load_from'), 'load_from={!r}'
     if not path and config.get('resume'):
         path, where = (
-            find_latest_checkpoint(config.work_dir),
+            latest_checkpoint(config.work_dir),
             '--resume finds {!r} (--resume FILE continues from another), which',
         )
     if path and '://' not in path:

@@ -4,10 +4,15 @@ python tools/train.py CONFIG [--work-dir DIR] [--resume [CHECKPOINT]] [--amp] [-
     [--cfg-options KEY=VALUE ...]
 """
 
+from pathlib import Path
+
 import mmpretrain_tools
 from mmpretrain_tools import HookFlag
 
 import serkd_mm  # noqa: F401  (registers the components, and reports a missing package)
+from serkd_mm.fileio.run_lock import RunLock
+from serkd_mm.fileio.work_dir import checkpoint_folder, find_start
+from serkd_mm.hooks.work_dir_lock_hook import LOCK_FILE
 
 FLAGS = [
     HookFlag(
@@ -25,6 +30,27 @@ FLAGS = [
 ]
 
 
+def adapt(config) -> None:
+    """Check the work folder before anything is built, and adapt the config."""
+    check_work_dir(config)
+    allow_no_workers(config)
+
+
+def check_work_dir(config) -> None:
+    """Run the checks of ``WorkDirLockHook`` and ``WorkDirCheckHook`` early: a Runner writes its config into the folder.
+
+    Raises:
+        WorkDirError: Another run is using the folder, or this one would overwrite checkpoints.
+    """
+    hooks = {hook['type']: hook for hook in config.get('custom_hooks') or ()}
+    if 'WorkDirLockHook' in hooks:
+        RunLock(Path(config.work_dir) / LOCK_FILE).refuse_if_held()
+    if 'WorkDirCheckHook' in hooks:
+        folder = checkpoint_folder(config.work_dir, config.default_hooks.get('checkpoint', {}).get('out_dir'))
+        overwrite = hooks['WorkDirCheckHook'].get('overwrite', False)
+        find_start(config.work_dir, folder, config.get('resume', False), config.get('load_from'), overwrite)
+
+
 def allow_no_workers(config) -> None:
     """Turn persistent workers off where ``num_workers`` is 0: mmpretrain's tool turns them on for every loader."""
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
@@ -34,4 +60,4 @@ def allow_no_workers(config) -> None:
 
 
 if __name__ == '__main__':
-    mmpretrain_tools.run('train', allow_no_workers, FLAGS)
+    mmpretrain_tools.run('train', adapt, FLAGS)

@@ -5,6 +5,8 @@ custom_imports = dict(imports=['serkd_mm'], allow_failed_imports=False)
 # Checkpoints are written atomically; an older one is removed after the next one is complete.
 default_hooks = dict(checkpoint=dict(type='SafeCheckpointHook', max_keep_ckpts=3, save_best='auto'))
 custom_hooks = [
+    dict(type='WorkDirLockHook'),  # refuses a second run in the same work folder
+    dict(type='WorkDirCheckHook'),  # refuses to overwrite checkpoints; resumes in a moved or copied folder
     dict(type='PlainCheckpointHook'),  # checkpoints load in any torch and in mmpretrain's own tools
     dict(type='EpochSeedHook'),  # resuming is bit-exact
     dict(type='FiniteLossHook'),  # stops at a loss that is NaN or infinite, before a checkpoint is saved

@@ -7,6 +7,8 @@ from .image_error_hook import ImageErrorHook
 from .label_range_hook import LabelRangeHook
 from .plain_checkpoint_hook import PlainCheckpointHook
 from .safe_checkpoint_hook import SafeCheckpointHook
+from .work_dir_check_hook import WorkDirCheckHook
+from .work_dir_lock_hook import WorkDirLockHook
 
 __all__ = [
     'DataError',
@@ -17,4 +19,6 @@ __all__ = [
     'NonFiniteLossError',
     'PlainCheckpointHook',
     'SafeCheckpointHook',
+    'WorkDirCheckHook',
+    'WorkDirLockHook',
 ]

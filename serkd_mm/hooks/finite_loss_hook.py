@@ -1,10 +1,11 @@
 import math
 
 from mmengine.hooks import Hook
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
 from ..errors import UserError
+from ..fileio.work_dir import latest_checkpoint
 
 _ADVICE = (
     'Look for broken images, lower optim_wrapper.optimizer.lr, set optim_wrapper.clip_grad=dict(max_norm=5.0), or train '
@@ -63,6 +64,6 @@ class FiniteLossHook(Hook):
 
 
 def _advice(runner: Runner) -> str:
-    last = find_latest_checkpoint(runner.work_dir)
+    last = latest_checkpoint(runner.work_dir)
     resume = f'--resume continues from the last checkpoint, {last}' if last else 'There is no earlier checkpoint'
     return f'This state is not saved. {resume}. {_ADVICE}'

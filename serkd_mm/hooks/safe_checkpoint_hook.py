@@ -1,12 +1,14 @@
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import is_main_process
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
+from ..errors import raise_on_all_ranks
 from ..fileio import AtomicBackend
+from ..fileio.work_dir import checkpoint_folder, is_in, latest_checkpoint
 
 
 @HOOKS.register_module()
@@ -15,7 +17,11 @@ class SafeCheckpointHook(CheckpointHook):
 
     mmengine removes the oldest checkpoint before it writes the next, and writes in place. This hook writes the file
     atomically, then updates ``last_checkpoint``, and only then removes the oldest checkpoint. The best checkpoint is
-    replaced in the same order.
+    replaced in the same order. A write that fails ends all ranks, with an error that names the file.
+
+    mmengine stores absolute paths in checkpoints, and removes the best checkpoint of the run that another one was resumed
+    from. This hook removes files in the folder of its own run only. In a folder that was moved or copied, it finds the files
+    of those names. A run that resumes from a file of another folder starts with no best checkpoint.
 
     Args:
         args: As for ``CheckpointHook``.
@@ -27,6 +33,19 @@ class SafeCheckpointHook(CheckpointHook):
         super().__init__(*args, **kwargs)
         if self.backend_args is None and self.file_client_args is None and '://' not in str(self.out_dir or ''):
             self.backend_args = {'backend': 'atomic'}
+
+    def before_train(self, runner: Runner) -> None:
+        """Find the best checkpoints of the resumed run in the folder of this run, and forget those that are not there."""
+        folder = checkpoint_folder(runner.work_dir, self.out_dir)
+        if folder is not None:
+            best = [_own_best_checkpoints(runner, folder) if is_main_process() else {}]
+            broadcast_object_list(best)
+            _set_best_checkpoints(runner, best[0])
+        super().before_train(runner)
+
+    def _save_checkpoint(self, runner: Runner) -> None:
+        with raise_on_all_ranks():
+            super()._save_checkpoint(runner)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         outdated = self._add_kept_step(runner, step)
@@ -54,7 +73,8 @@ class SafeCheckpointHook(CheckpointHook):
             return
         previous = self._best_paths()
         self._set_best_paths(dict.fromkeys(previous))  # The base class then removes nothing before it saves.
-        super()._save_best_checkpoint(runner, metrics)
+        with raise_on_all_ranks():
+            super()._save_best_checkpoint(runner, metrics)
         current = self._best_paths()
         self._set_best_paths({name: current.get(name) or path for name, path in {**current, **previous}.items()})
         for name, path in previous.items():
@@ -83,8 +103,38 @@ class SafeCheckpointHook(CheckpointHook):
             self.best_ckpt_path = paths['']
 
     def _remove(self, path: str) -> None:
-        """Remove a checkpoint, which is a file, or a folder with DeepSpeed."""
+        """Remove a checkpoint of this run, which is a file, or a folder with DeepSpeed."""
+        if '://' not in path and not is_in(path, self.out_dir):
+            return
         if self.file_backend.isfile(path):
             self.file_backend.remove(path)
         elif self.file_backend.isdir(path):
             self.file_backend.rmtree(path)
+
+
+_BEST = 'best_ckpt'  # Also the beginning of its names with several metrics: best_ckpt_METRIC, with best_score_METRIC.
+
+
+def _own_best_checkpoints(runner: Runner, folder: Path) -> dict[str, str]:
+    """Return the best checkpoints that the resumed run has saved and that are in the folder of this run, by their names."""
+    resumed = runner._load_from or latest_checkpoint(runner.work_dir)
+    if not runner._resume or resumed is None or not is_in(resumed, folder):
+        return {}
+    saved = {name: path for name, path in runner.message_hub.runtime_info.items() if _is_best(name, path)}
+    paths = {name: folder / Path(path).name for name, path in saved.items()}
+    return {name: str(path) for name, path in paths.items() if path.exists()}
+
+
+def _set_best_checkpoints(runner: Runner, paths: dict[str, str]) -> None:
+    """Set the paths of the best checkpoints, and forget all others with their scores."""
+    info = runner.message_hub.runtime_info
+    for name in [name for name, path in info.items() if _is_best(name, path)]:
+        if name in paths:
+            info[name] = paths[name]
+        else:
+            runner.logger.info(f'{info.pop(name)} is not a checkpoint of this run, which will save a best one of its own')
+            info.pop(name.replace(_BEST, 'best_score', 1), None)
+
+
+def _is_best(name: str, path: object) -> bool:
+    return name.startswith(_BEST) and isinstance(path, str)

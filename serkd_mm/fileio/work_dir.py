@@ -1,0 +1,113 @@
+"""What a work folder holds: its checkpoints, and the one that a run continues from."""
+
+import re
+from pathlib import Path
+
+from ..errors import UserError
+
+_STEP = re.compile(r'(?:epoch|iter)_(\d+)\.pth')
+
+
+class WorkDirError(UserError, RuntimeError):
+    """A run cannot use its work folder. The message names the folder or a file in it, and the choices."""
+
+
+def checkpoint_folder(work_dir: str | Path, out_dir: str | Path | None = None) -> Path | None:
+    """Return the folder of the checkpoints of a run.
+
+    Args:
+        work_dir: The work folder of the run.
+        out_dir: The setting of the checkpoint hook. Default: None, the work folder itself.
+
+    Returns:
+        The folder, None if it is not on a file system of this machine.
+    """
+    if out_dir is None:
+        return Path(work_dir)
+    return None if '://' in str(out_dir) else Path(out_dir) / Path(work_dir).name
+
+
+def latest_checkpoint(work_dir: str | Path) -> str | None:
+    """Return the checkpoint that ``last_checkpoint`` names, also if the folder has been moved or copied.
+
+    Args:
+        work_dir: The work folder of a run.
+
+    Returns:
+        The path; None if no such file exists.
+    """
+    named = _named_as_last(work_dir)
+    if not named:
+        return None
+    beside = Path(work_dir) / Path(named).name  # An absolute path is wrong as soon as the folder has another name.
+    if beside.exists():
+        return str(beside)
+    return named if '://' in named or Path(named).exists() else None
+
+
+def newest_checkpoint(folder: str | Path) -> Path | None:
+    """Return the checkpoint of the last epoch or iteration in a folder, or a best one if there is no other."""
+    steps = {path: int(match[1]) for path in Path(folder).glob('*.pth') if (match := _STEP.fullmatch(path.name))}
+    if steps:
+        # By number, because copying changes the times; epochs and iterations are compared by time.
+        last_of_kind = {path.name.split('_')[0]: path for path in sorted(steps, key=steps.get)}
+        return max(last_of_kind.values(), key=lambda path: path.stat().st_mtime)
+    return max(Path(folder).glob('best_*.pth'), key=lambda path: path.stat().st_mtime, default=None)
+
+
+def find_start(
+    work_dir: str | Path,
+    folder: str | Path | None,
+    resume: bool = False,
+    load_from: str | None = None,
+    overwrite: bool = False,
+) -> str | None:
+    """Return the checkpoint that a run resumes from, and refuse a run that would overwrite others.
+
+    Args:
+        work_dir: The work folder.
+        folder: The folder of the checkpoints; None is not checked.
+        resume: Whether the run resumes. Default: False.
+        load_from: The checkpoint that the run resumes from or, without ``resume``, starts with. Default: None, the last one
+            in the work folder.
+        overwrite: Start from the beginning although there are checkpoints. Default: False.
+
+    Returns:
+        The checkpoint; None if the run starts from the beginning.
+
+    Raises:
+        WorkDirError: The run would overwrite checkpoints.
+    """
+    if resume and load_from and (folder is None or is_in(load_from, folder)):
+        return load_from
+    if resume and not load_from:
+        latest = latest_checkpoint(work_dir)
+        if latest is not None:
+            return latest
+    newest = None if folder is None else newest_checkpoint(folder)
+    lost = _named_as_last(work_dir) if resume and not load_from else None
+    if overwrite or (newest is None and not lost):
+        return load_from if resume else None
+    reason = f'{folder} holds checkpoints, which this run would overwrite'
+    if resume and not load_from:
+        names = f'names {lost}, which does not exist' if lost else 'does not exist'
+        reason = f'{Path(work_dir) / "last_checkpoint"} {names}, so this run would start from the beginning'
+    elif resume:
+        reason = f'{reason}: {load_from} is not one of them'
+    choices = ['choose another --work-dir', 'start from the beginning with --overwrite']
+    if newest is not None:
+        reason = f'{reason}. The newest is {newest}'
+        if _STEP.fullmatch(newest.name):
+            choices.insert(0, f'continue with --resume {newest}')
+    raise WorkDirError(f'{reason}. Choose: {", ".join(choices[:-1])}, or {choices[-1]}')
+
+
+def _named_as_last(work_dir: str | Path) -> str:
+    """Return what ``last_checkpoint`` says, '' without such a file."""
+    file = Path(work_dir) / 'last_checkpoint'
+    return file.read_text(encoding='utf-8').strip() if file.is_file() else ''
+
+
+def is_in(file: str, folder: str | Path) -> bool:
+    """Whether a file, links resolved, is directly in a folder."""
+    return Path(file).resolve().parent == Path(folder).resolve()
