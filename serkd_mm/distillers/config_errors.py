@@ -29,7 +29,7 @@ def prefix_errors(key: str) -> Iterator[None]:
 
 def suggest(name: str, valid: Iterable[str]) -> str:
     """Return ``Did you mean ...?`` with the nearest valid names, or all valid names if none is near."""
-    valid = sorted(set(valid))
+    valid = sorted(set(map(str, valid)))
     near = difflib.get_close_matches(str(name), valid, n=3, cutoff=0.5)
     if near:
         return f'Did you mean {" or ".join(map(repr, near))}?'
@@ -56,7 +56,7 @@ def check_name(name: str, key: str) -> None:
     Raises:
         ConfigError: ``name`` is not an identifier, or is an attribute of every ``ModuleDict``.
     """
-    if not name.isidentifier() or hasattr(nn.ModuleDict(), name):
+    if not isinstance(name, str) or not name.isidentifier() or hasattr(nn.ModuleDict(), name):
         raise ConfigError(
             f'{key}: entries of checkpoints would be named by {name!r}, which no torch module can have. Rename it'
         )

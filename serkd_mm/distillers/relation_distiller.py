@@ -1,5 +1,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import NoneType
 from typing import Any
 
 import torch
@@ -80,6 +81,8 @@ class RelationDistiller(BaseClassifier):
         taps = student.get('taps')
         execution = ExecutionOptions.from_config(student, 'model.student')
         execution.apply_memory_format(self.student)
+        if not isinstance(taps, (Mapping, NoneType)):
+            raise ConfigError(f'model.student.taps must be a dict of module paths, but is {taps!r}')
         self.distill = DistillationObjective(views, losses, set(DEFAULT_TAPS if taps is None else taps))
         used_taps = self.distill.used_taps
         if taps is None:

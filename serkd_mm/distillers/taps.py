@@ -54,24 +54,31 @@ class Taps:
             The features by tap, complete when the context ends.
 
         Raises:
-            ConfigError: A tapped module did not run, ran twice, or did not return a single tensor.
+            ConfigError: A tapped module did not run, ran twice, did not return a single tensor, or ran without a graph in a
+                model that runs with one.
         """
         features: dict[str, Feature] = {}
+        needs_graph = torch.is_grad_enabled()
         with ExitStack() as hooks:
             for name, module in self._modules.items():
-                hooks.enter_context(module.register_forward_hook(self._hook(name, image_size, features)))
+                hooks.enter_context(module.register_forward_hook(self._hook(name, image_size, features, needs_graph)))
             yield features
         for name in self._modules:
             if name not in features:
                 raise ConfigError(f'{self._where(name)} was not run by the model, so it has no feature to distill')
 
-    def _hook(self, name: str, image_size: tuple[int, int], features: dict[str, Feature]):
+    def _hook(self, name: str, image_size: tuple[int, int], features: dict[str, Feature], needs_graph: bool):
         def collect(_module: nn.Module, _inputs: tuple, output: Any) -> None:
             tensor = single_tensor(output)
             if tensor is None:
                 raise ConfigError(f'{self._where(name)} returns {type(output).__name__}, and a tap needs one tensor')
             if name in features:
                 raise ConfigError(f'{self._where(name)} runs more than once per image, so the tap is ambiguous')
+            if needs_graph and not torch.is_grad_enabled():
+                raise ConfigError(
+                    f'{self._where(name)} runs without a graph, inside a block with gradient checkpointing (with_cp=True) for '
+                    'example, so a loss on it would not train the student. Tap the whole block, or turn checkpointing off'
+                )
             features[name] = Feature(tensor, image_size, self._num_extra_tokens[name])
 
         return collect

@@ -37,7 +37,7 @@ def check_weight(name: str, value: float) -> float:
     Raises:
         ValueError: It is negative, infinite or not a number.
     """
-    if not isinstance(value, Real) or not 0 <= value < float('inf'):
+    if not _is_number(value) or not 0 <= value < float('inf'):
         raise ValueError(f'{name} must be a finite number that is not negative, but got {value!r}')
     return value
 
@@ -48,6 +48,11 @@ def check_tau(name: str, value: float) -> float:
     Raises:
         ValueError: It is not positive, infinite or not a number.
     """
-    if not isinstance(value, Real) or not 0 < value < float('inf'):
+    if not _is_number(value) or not 0 < value < float('inf'):
         raise ValueError(f'{name} must be a positive finite number, but got {value!r}')
     return value
+
+
+def _is_number(value: object) -> bool:
+    """Whether a setting is a number; True and False are not, although Python counts with them."""
+    return isinstance(value, Real) and not isinstance(value, bool)

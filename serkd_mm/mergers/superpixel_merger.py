@@ -19,7 +19,7 @@ class SuperpixelMerger(BaseMerger):
             student and a teacher of different resolution. Default: None.
 
     Raises:
-        ValueError: ``cell``, ``grid`` or ``num_iters`` is not a positive integer.
+        ValueError: ``cell``, ``grid`` or ``num_iters`` is not a positive integer, or ``detach_association`` is no bool.
     """
 
     def __init__(
@@ -27,8 +27,10 @@ class SuperpixelMerger(BaseMerger):
     ) -> None:
         super().__init__()
         self.cell = cell_from_settings(cell, grid)
-        if not isinstance(num_iters, int) or num_iters < 1:
+        if not isinstance(num_iters, int) or isinstance(num_iters, bool) or num_iters < 1:
             raise ValueError(f'num_iters must be a positive integer, but got {num_iters!r}')
+        if not isinstance(detach_association, bool):
+            raise ValueError(f'detach_association must be True or False, but got {detach_association!r}')
         self.num_iters = num_iters
         self.detach_association = detach_association
 

@@ -1,5 +1,4 @@
 import torch
-from torch.autograd.function import once_differentiable
 
 
 def attach_gradient(inputs: torch.Tensor, value: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
@@ -23,7 +22,20 @@ class _PrecomputedGradient(torch.autograd.Function):
         return value.clone()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad_output: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
-        return grad_output * gradient, None, None
+        result = grad_output * gradient
+        # Gradients are enabled here only with create_graph=True. torch's once_differentiable would let a constant pass.
+        return _NotDifferentiable.apply(result.requires_grad_()) if torch.is_grad_enabled() else result, None, None
+
+
+class _NotDifferentiable(torch.autograd.Function):
+    """Raise if a gradient is differentiated, which would silently lack the second derivatives."""
+
+    @staticmethod
+    def forward(_ctx, gradient: torch.Tensor) -> torch.Tensor:
+        return gradient.clone()
+
+    @staticmethod
+    def backward(_ctx, _grad_output: torch.Tensor) -> None:
+        raise RuntimeError('a relation loss is differentiable once, so its gradient cannot be differentiated')

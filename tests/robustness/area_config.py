@@ -141,8 +141,11 @@ ATTEMPTS = [
     works('a type with the scope of mmpretrain', builds(losses__loss_kd__type='mmpretrain.LogitKLLoss')),
     works("a lazy config (mmengine's new format) with classes", from_file(LAZY)),
     works(
-        '_delete_ replaces all views', from_file(f'{CHILD}model = dict(views=dict(_delete_=True, tokens={VIEWS}), losses='
-        "dict(loss_rd=dict(on='tokens'), loss_ra=dict(on='tokens')))")
+        '_delete_ replaces all views',
+        from_file(
+            f'{CHILD}model = dict(views=dict(_delete_=True, tokens={VIEWS}), losses='
+            "dict(loss_rd=dict(on='tokens'), loss_ra=dict(on='tokens')))"
+        ),
     ),
     works('a loss removed in the base config returns in a grandchild', grandchild),
     works('a config that is dumped, read and built, with a unicode file name', dumped),
@@ -154,7 +157,9 @@ ATTEMPTS = [
     works('a loss name of 300 characters', builds(**{f'losses__loss_{"x" * 300}': KD})),
     refused('no loss at all for a student with a distillation head', builds(losses=None), 'model.losses', 'head_dist'),
     works('no loss at all for a CNN trains on labels', builds(cnn_distiller_config, losses=None)),
-    refused('a view is removed that a loss reads', builds(views__superpixels=None), 'model.losses.loss_rd.on', 'superpixels'),
+    refused(
+        'a view is removed that a loss reads', builds(views__superpixels=None), 'model.losses.loss_rd.on', 'superpixels'
+    ),
     refused('a number as the name of a view', builds(views={1: TUPLES}), 'model.views', '1'),
     refused('a number as the name of a loss', builds(losses={7: KD}), 'model.losses', '7'),
     refused('a number as the name of a tap', builds(student__taps={1: 'head'}), 'logits'),
@@ -207,9 +212,7 @@ ATTEMPTS = [
     refused('a cell of 2.0', builds(views__superpixels__merger__cell=2.0), 'superpixels', 'cell'),
     refused('num_iters=True', builds(views__superpixels__merger__num_iters=True), 'superpixels', 'num_iters'),
     works('num_iters=100', builds(views__superpixels__merger__num_iters=100)),
-    refused(
-        "detach_association='no'", builds(views__superpixels__merger__detach_association='no'), 'detach_association'
-    ),
+    refused("detach_association='no'", builds(views__superpixels__merger__detach_association='no'), 'detach_association'),
     refused('num_extra_tokens=True', builds(views__tokens__tokenizer__num_extra_tokens=True), 'num_extra_tokens'),
     refused('num_extra_tokens=1.5', builds(views__tokens__tokenizer__num_extra_tokens=1.5), 'num_extra_tokens'),
     refused('num_extra_tokens=99', builds(views__tokens__tokenizer__num_extra_tokens=99), 'num_extra_tokens'),

@@ -315,7 +315,9 @@ ATTEMPTS = [
     works('infinity in a token of the teacher shows', not_finite(float('inf'), 1)),
     works('one channel', finite(tokens(2, 5, 1), positive=True)),
     works('tokens on a line', finite(torch.arange(10.0).view(1, 10, 1) * torch.ones(1, 1, 4), positive=True)),
-    refused('different numbers of tokens', lambda f: angle_relation_loss(tokens(), tokens(length=9)), '(3, 16, 8)', '(3, 9, 8)'),
+    refused(
+        'different numbers of tokens', lambda f: angle_relation_loss(tokens(), tokens(length=9)), '(3, 16, 8)', '(3, 9, 8)'
+    ),
     works('tokens of integers', integers),
     works("no image at all: NaN, as torch's mean of nothing", no_image),
     works_or_refused('second derivatives, of a sum with another loss', double_backward, 'differentiable once'),

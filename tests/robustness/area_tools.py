@@ -262,7 +262,9 @@ def text_as_teacher(folder: Path) -> None:
 def two_at_once(folder: Path) -> None:
     files = [config(folder, f'{name}.py', work_dir=str(folder / name)) for name in ('one', 'two')]
     running = [
-        subprocess.Popen([sys.executable, '-W', 'ignore', REPOSITORY / 'tools' / 'train.py', file], stdout=subprocess.DEVNULL)
+        subprocess.Popen(
+            [sys.executable, '-W', 'ignore', REPOSITORY / 'tools' / 'train.py', file], stdout=subprocess.DEVNULL
+        )
         for file in files
     ]
     check([process.wait(120) for process in running] == [0, 0], 'a run failed')
@@ -292,7 +294,9 @@ ATTEMPTS = [
     refused('--cfg-options without a value', options('model.losses.loss_kd.tau'), 'model.losses.loss_kd.tau', 'cfg-options'),
     refused('--cfg-options with an empty value', options('model.losses.loss_kd.tau='), 'model.losses.loss_kd', 'tau'),
     refused('--cfg-options with a setting below a number', options('model.losses.loss_kd.tau.x=1'), 'tau'),
-    refused('--cfg-options with an index that a list does not have', options('custom_hooks.99.type=A'), 'custom_hooks', '99'),
+    refused(
+        '--cfg-options with an index that a list does not have', options('custom_hooks.99.type=A'), 'custom_hooks', '99'
+    ),
     refused('--cfg-options with a tap that does not exist', options('model.student.taps.patches=a.b'), 'patches', 'a.b'),
     works('--cfg-options with quotes and a tuple', quoted),
     works('--cfg-options that removes a loss', options('model.losses.loss_ra=None')),
@@ -306,22 +310,34 @@ ATTEMPTS = [
     refused('resume from a training of plain mmpretrain', resumed_from(of_plain_mmpretrain), 'epoch_1.pth'),
     works('load_from a plain state dict', same_accuracy(lambda c: c['state_dict'])),
     works('load_from a checkpoint of DataParallel', PREFIXED),
-    works('load_from a checkpoint with further weights', same_accuracy(
-        lambda c: dict(c, state_dict={**c['state_dict'], 'extra.weight': torch.zeros(3)}))),
-    works('load_from a checkpoint in float16 loads its values', same_accuracy(
-        lambda c: c['state_dict'].update({n: v.half().float() for n, v in c['state_dict'].items()}) or c)),
+    works(
+        'load_from a checkpoint with further weights',
+        same_accuracy(lambda c: dict(c, state_dict={**c['state_dict'], 'extra.weight': torch.zeros(3)})),
+    ),
+    works(
+        'load_from a checkpoint in float16 loads its values',
+        same_accuracy(lambda c: c['state_dict'].update({n: v.half().float() for n, v in c['state_dict'].items()}) or c),
+    ),
     works('a plain student loads a distilled checkpoint', to_plain),
     refused('evaluate a checkpoint of another student', tested_with(other_student), 'x.pth'),
     refused('evaluate a tensor', tested_with(lambda file: torch.save(torch.zeros(3), file)), 'x.pth'),
     refused('evaluate a list of numbers', tested_with(lambda file: torch.save([1, 2], file)), 'x.pth'),
-    refused('evaluate a checkpoint of weights that are numbers', tested_with(
-        lambda file: torch.save(dict(state_dict=dict(a=1)), file)), 'x.pth'),
-    works('evaluate while the teacher\'s file is missing', tested_with(
-        lambda file: torch.save(build_distiller().state_dict(), file), model__teacher__checkpoint='gone.pth')),
-    refused('evaluate into an unknown format', tested_with(
-        lambda file: torch.save(build_distiller().state_dict(), file), '--out', 'x.txt'), 'x.txt'),
-    refused('describe without the teacher\'s file', no_teacher_file, 'model.teacher.checkpoint', 'teacher.pth'),
-    refused('describe with a text as the teacher\'s weights', text_as_teacher, 'model.teacher.checkpoint', 'teacher.pth'),
+    refused(
+        'evaluate a checkpoint of weights that are numbers',
+        tested_with(lambda file: torch.save(dict(state_dict=dict(a=1)), file)),
+        'x.pth',
+    ),
+    works(
+        "evaluate while the teacher's file is missing",
+        tested_with(lambda file: torch.save(build_distiller().state_dict(), file), model__teacher__checkpoint='gone.pth'),
+    ),
+    refused(
+        'evaluate into an unknown format',
+        tested_with(lambda file: torch.save(build_distiller().state_dict(), file), '--out', 'x.txt'),
+        'x.txt',
+    ),
+    refused("describe without the teacher's file", no_teacher_file, 'model.teacher.checkpoint', 'teacher.pth'),
+    refused("describe with a text as the teacher's weights", text_as_teacher, 'model.teacher.checkpoint', 'teacher.pth'),
     works('compare one run', compared('work')),
     refused('compare a folder twice', compared('work', 'work'), '--names'),
     refused('compare a file', compared('file'), 'file'),
@@ -339,6 +355,8 @@ ATTEMPTS = [
     refused('draw on a device that is not there', drawn('--device', 'cuda:7'), 'cuda'),
     refused('write the digits twice', digits_again, 'digits'),
     refused('dist_train.sh with a busy port', busy_port, 'PORT', seconds=150),
-    refused('dist_train.sh with a word as the number of processes', lambda f: shell('dist_train.sh', config(f), 'two'), 'two'),
+    refused(
+        'dist_train.sh with a word as the number of processes', lambda f: shell('dist_train.sh', config(f), 'two'), 'two'
+    ),
     works_or_refused('two trainings at once in two folders', two_at_once, 'work', seconds=150),
 ]

@@ -1,0 +1,43 @@
+"""Configs that are unusual but legal work; those that would silently train something else are refused."""
+
+import re
+
+import pytest
+import torch
+from builders import build_distiller, cnn_distiller_config, distiller_config, images, labels
+from mmpretrain.registry import MODELS
+
+from serkd_mm.distillers.config_errors import ConfigError
+
+KD = dict(type='LogitKLLoss', on='logits')
+MISTAKES = [
+    # settings, config key in the message, something else in the message
+    (dict(losses__loss_rd__loss_weight=True), 'model.losses.loss_rd', 'loss_weight'),
+    (dict(losses__loss_kd__tau=True), 'model.losses.loss_kd', 'tau'),
+    (dict(views__superpixels__merger__num_iters=True), 'model.views.superpixels.merger', 'num_iters'),
+    (dict(views__superpixels__merger__detach_association='no'), 'model.views.superpixels.merger', 'detach_association'),
+    (dict(views={1: {}}), 'model.views', '1'),
+    (dict(losses={7: KD}), 'model.losses', '7'),
+    (dict(student__taps={1: 'head'}), 'model.losses.loss_kd.on', 'logits'),
+    (dict(student__taps=['backbone.layers[-1]']), 'model.student.taps', 'dict'),
+]
+
+
+@pytest.mark.parametrize(('settings', 'key', 'hint'), MISTAKES)
+def test_a_value_of_another_type_is_reported(settings, key, hint):
+    with pytest.raises(ConfigError, match=re.escape(key)) as error:
+        MODELS.build(distiller_config(**settings))
+    assert hint in str(error.value)
+
+
+def test_a_tap_inside_a_block_with_gradient_checkpointing_is_refused_because_it_has_no_gradient():
+    settings = dict(student__model__backbone__with_cp=True)
+    with pytest.raises(ConfigError, match=r'model\.student\.taps\.stage2.*without a graph.*with_cp'):
+        MODELS.build(cnn_distiller_config(**settings, student__taps__stage2='backbone.layer2[0].conv2'))
+    gradients = []
+    for changes in ({}, settings):
+        model = build_distiller(cnn_distiller_config, **changes).train()
+        model.parse_losses(model(images(), labels(), mode='loss'))[0].backward()
+        gradients.append([weight.grad for weight in model.parameters() if weight.grad is not None])
+    for with_checkpoints, without in zip(*gradients, strict=True):
+        torch.testing.assert_close(with_checkpoints, without)

@@ -1,0 +1,58 @@
+"""``attempts.py``, which takes minutes, still runs: a few cheap attempts, and attempts whose outcome is known."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+FOLDER = str(Path(__file__).parent)
+
+
+@pytest.fixture(scope='module')
+def attempts():
+    """Import the script as it imports itself."""
+    sys.path.insert(0, FOLDER)
+    try:
+        import attempts  # noqa: PLC0415 (its folder is not on the path before)
+    finally:
+        sys.path.remove(FOLDER)
+    return attempts
+
+
+@pytest.mark.parametrize(
+    ('area', 'what', 'outcome'),
+    [
+        ('config', 'a tap on a module that runs twice', 'refused clearly'),
+        ('pairs', 'a student with frozen stages and weight decay', 'works'),
+        ('numbers', 'permuted tokens', 'works'),
+    ],
+)
+def test_cheap_attempts_have_their_outcome(attempts, area, what, outcome, tmp_path):
+    (attempt,) = [attempt for attempt in attempts.AREAS[area] if attempt.what == what]
+    assert attempts.make(attempt, tmp_path / 'attempt').outcome == outcome
+
+
+def test_outcomes_are_judged(attempts, tmp_path):
+    from judging import check, refused, works  # noqa: PLC0415 (imported by the script)
+
+    def fail(message):
+        raise ValueError(message)
+
+    made = {
+        'a wrong result': (works('', lambda folder: check(False, 'wrong')), 'bad'),
+        'a hang': (works('', lambda folder: time.sleep(60), seconds=0.2), 'bad'),
+        'a death': (works('', lambda folder: os.abort()), 'bad'),
+        'a setting that is accepted': (refused('', lambda folder: None, 'key'), 'bad'),
+        'an error that names nothing': (refused('', lambda folder: fail('no'), 'key'), 'unclear'),
+        'a refusal of what should work': (works('', lambda folder: fail('key')), 'unclear'),
+        'an error that names the key': (refused('', lambda folder: fail('key is wrong'), 'key'), 'refused clearly'),
+    }
+    for name, (attempt, outcome) in made.items():
+        assert attempts.make(attempt, tmp_path / name).outcome == outcome, name
+
+
+def test_there_are_more_than_a_hundred_attempts_and_each_has_one_name(attempts):
+    names = [(area, attempt.what) for area, of_area in attempts.AREAS.items() for attempt in of_area]
+    assert len(set(names)) == len(names) > 100
