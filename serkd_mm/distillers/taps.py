@@ -76,8 +76,9 @@ class Taps:
                 raise ConfigError(f'{self._where(name)} runs more than once per image, so the tap is ambiguous')
             if needs_graph and not torch.is_grad_enabled():
                 raise ConfigError(
-                    f'{self._where(name)} runs without a graph, inside a block with gradient checkpointing (with_cp=True) for '
-                    'example, so a loss on it would not train the student. Tap the whole block, or turn checkpointing off'
+                    f'{self._where(name)} runs without a graph, for example inside a block with gradient checkpointing '
+                    '(with_cp=True), so a loss on it would not train the student. Tap the whole block, or do without '
+                    'checkpointing'
                 )
             features[name] = Feature(tensor, image_size, self._num_extra_tokens[name])
 

@@ -24,10 +24,10 @@ def tokens(batch: int = 3, length: int = 16, channels: int = 8, seed: int = 0, d
 def value_and_gradient(loss: Callable, student: torch.Tensor, teacher: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The loss and its gradient with respect to the student's tokens; both must be finite."""
     student = student.detach().clone().requires_grad_()
-    value = loss(student, teacher)
+    value, name = loss(student, teacher), getattr(loss, '__name__', loss)
     (gradient,) = torch.autograd.grad(value, student)
-    check(value.isfinite(), f'{loss.__name__} is {value.item()}')
-    check(gradient.isfinite().all(), f'the gradient of {loss.__name__} is not finite')
+    check(value.isfinite(), f'{name} is {value.item()}')
+    check(gradient.isfinite().all(), f'the gradient of {name} is not finite')
     return value.detach(), gradient
 
 
@@ -206,7 +206,7 @@ def logits(student: float, teacher: float) -> Act:
         for name in ('LogitKLLoss', 'HardLabelLoss'):
             loss = getattr(all_losses, name)()
             sides = [torch.randn(4, 10, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)]
-            value_and_gradient(lambda s, t, loss=loss: loss(s, t), sides[0] * student, sides[1] * teacher)
+            value_and_gradient(loss, sides[0] * student, sides[1] * teacher)
 
     return act
 
@@ -229,7 +229,7 @@ def on_batch(name: str, size: int, **settings) -> Act:
         loss = getattr(all_losses, name)(**settings).train()
         for seed in (0, 2):
             student, teacher = (torch.randn(size, 6, generator=torch.Generator().manual_seed(seed + k)) for k in (0, 1))
-            value_and_gradient(lambda s, t: loss(s, t), student, teacher)
+            value_and_gradient(loss, student, teacher)
 
     return act
 
@@ -239,7 +239,7 @@ def channel_graph(student: torch.Tensor, teacher: torch.Tensor) -> Act:
 
     def act(_folder: Path) -> None:
         loss = all_losses.ChannelGraphLoss()
-        value_and_gradient(lambda s, t: loss(s, t), student, teacher)
+        value_and_gradient(loss, student, teacher)
 
     return act
 
@@ -248,11 +248,6 @@ def deterministic(_folder: Path) -> None:
     torch.use_deterministic_algorithms(True)
     one, two = (step(build_distiller(cnn_distiller_config).train()) for _ in range(2))
     check(all(torch.equal(one[name], two[name]) for name in one), 'two equal steps differ')
-
-
-def anomaly(_folder: Path) -> None:
-    with torch.autograd.set_detect_anomaly(True):
-        step(build_distiller().train(), torch.zeros(4, 3, 32, 32))
 
 
 def float64_default(_folder: Path) -> None:
@@ -288,7 +283,6 @@ ATTEMPTS = [
     works('constant images', trained_on(torch.full((4, 3, 32, 32), 3.0))),
     works('four times the same image', trained_on(images(1).expand(4, -1, -1, -1))),
     works('images 1e4 times too bright', trained_on(images() * 1e4)),
-    works('images in float16 steps', trained_on(images().half().float())),
     works('all tokens equal', finite(CONSTANT)),
     works('all tokens of the teacher equal', finite(tokens(), CONSTANT[:1].expand(3, -1, -1))),
     works('all tokens zero', finite(torch.zeros(2, 16, 8))),
@@ -347,6 +341,5 @@ ATTEMPTS = [
     works('SEKD on zeros', channel_graph(torch.zeros(2, 16, 8), torch.zeros(2, 16, 8))),
     works('SEKD on tokens at 1e15', channel_graph(tokens(2, 16, 8) * 1e15, tokens(2, 16, 8, 1))),
     works('deterministic algorithms', deterministic),
-    works('anomaly detection on black images', anomaly),
     works('float64 as the default dtype', float64_default),
 ]

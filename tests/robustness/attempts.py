@@ -1,4 +1,4 @@
-"""Try to break serkd-mm: attempts to make it lose data, hang, return wrong results silently, or fail without a clear message.
+"""Try to break serkd-mm: make it lose data, hang, return wrong results silently, or fail without a clear message.
 
     python tests/robustness/attempts.py [--only AREA ...] [--match TEXT] [--out FILE]
 
@@ -24,8 +24,10 @@ from pathlib import Path
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
+import area_checkpoints
 import area_config
 import area_data
+import area_environment
 import area_numbers
 import area_pairs
 import area_tools
@@ -36,9 +38,11 @@ AREAS = {
     'config': area_config.ATTEMPTS,
     'pairs': area_pairs.ATTEMPTS,
     'training': area_training.ATTEMPTS,
+    'environment': area_environment.ATTEMPTS,
     'data': area_data.ATTEMPTS,
     'numbers': area_numbers.ATTEMPTS,
     'tools': area_tools.ATTEMPTS,
+    'checkpoints': area_checkpoints.ATTEMPTS,
 }
 
 
