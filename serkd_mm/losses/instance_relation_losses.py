@@ -30,6 +30,7 @@ class InstanceAngleLoss(TokenAngleLoss):
 
     Args:
         loss_weight: Factor of the loss; RKD's authors use 50. Default: 1.0.
+        min_distance: As for :class:`TokenAngleLoss`, relative to the batch. Default: 0, no floor.
     """
 
     def compare(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:

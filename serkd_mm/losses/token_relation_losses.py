@@ -2,7 +2,7 @@ import torch
 from mmpretrain.registry import MODELS
 
 from ..ops import angle_relation_loss, distance_relation_loss
-from .base_loss import BaseDistillationLoss
+from .base_loss import BaseDistillationLoss, check_weight
 
 
 @MODELS.register_module()
@@ -24,8 +24,20 @@ class TokenAngleLoss(BaseDistillationLoss):
 
     Args:
         loss_weight: The paper's lambda_A, 1 in its experiments. Default: 1.0.
+        min_distance: Floor under the distances that cosines are divided by, as a share of the image's mean distance. It
+            bounds the gradient of an image with two close tokens, and changes the paper's loss. Default: 0, no floor.
+
+    Raises:
+        ValueError: ``loss_weight`` or ``min_distance`` is negative, infinite or not a number.
     """
+
+    def __init__(self, loss_weight: float = 1.0, min_distance: float = 0.0) -> None:
+        super().__init__(loss_weight)
+        self.min_distance = check_weight('min_distance', min_distance)
 
     def compare(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
         """Compare tokens ``(B, L, C_s)`` with ``(B, L, C_t)``; raises ``ValueError`` if B or L differ."""
-        return angle_relation_loss(student, teacher)
+        return angle_relation_loss(student, teacher, self.min_distance)
+
+    def extra_repr(self) -> str:
+        return f'{super().extra_repr()}, min_distance={self.min_distance}' if self.min_distance else super().extra_repr()

@@ -11,7 +11,9 @@ With h'_ijk the derivative of the Huber loss and w_ijk = h'_ijk r_ij r_ik / 2,
 """
 
 import os
+import warnings
 from collections.abc import Iterator
+from functools import cache, partial
 from importlib.util import find_spec
 from itertools import combinations, combinations_with_replacement
 from typing import NamedTuple
@@ -33,7 +35,7 @@ class AngleSums(NamedTuple):
     """Sums over all angles of which the loss and its gradient are made; see the module's docstring for the symbols.
 
     Attributes:
-        huber: Huber losses of all angles, 0-d.
+        huber: Huber losses summed over the angles of each image, ``(B,)``.
         weight_over_vertices: sum_i w_ijk at (j, k), ``(B, L, L)``.
         weight_over_ends: sum_k w_ijk at (i, j), ``(B, L, L)``.
         slope_cosine_over_ends: sum_k h'_ijk c_ijk at (i, j), ``(B, L, L)``.
@@ -45,7 +47,7 @@ class AngleSums(NamedTuple):
     slope_cosine_over_ends: Tensor
 
 
-def angle_relation_loss(student: Tensor, teacher: Tensor) -> Tensor:
+def angle_relation_loss(student: Tensor, teacher: Tensor, min_distance: float = 0.0) -> Tensor:
     r"""Compare the cosines of the angles at every token between every two others, equation 11.
 
     .. math::
@@ -57,9 +59,14 @@ def angle_relation_loss(student: Tensor, teacher: Tensor) -> Tensor:
     Choice: between equal tokens i and j there is no direction. As in the listing the cosine is 0. Its gradient is 0 too,
     where the listing multiplies it by 1e12, the inverse of its epsilon.
 
+    The gradient grows as the inverse of the distance of the closest tokens. ``min_distance`` bounds it: cosines are divided
+    by distances that are at least this share of the image's mean distance, on both sides. The floor is a constant for the
+    gradient. It changes the paper's loss.
+
     Args:
         student: Tokens ``(B, L, C_s)`` of any floating dtype; computed in float32 or better.
         teacher: Tokens ``(B, L, C_t)``; receives no gradient.
+        min_distance: Floor under the distances, as a share of the image's mean distance. Default: 0, the paper's loss.
 
     Returns:
         The 0-d loss, in the student's dtype promoted to at least float32.
@@ -67,14 +74,15 @@ def angle_relation_loss(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         ValueError: The two sides are not 3-D, or differ in B or L.
     """
-    return relation_loss(_value_and_gradient, student, teacher)
+    return relation_loss(partial(_losses_and_gradient, min_distance=min_distance), student, teacher)
 
 
 def use_triton(tensor: Tensor) -> bool:
-    """Decide whether the Triton kernel computes the sums: by default for tensors on a GPU, if Triton is installed.
+    """Decide whether the Triton kernel computes the sums: by default for tensors on a GPU that the kernel runs on.
 
-    The environment variable ``SERKD_MM_TRITON`` overrides it: ``0`` never, ``1`` always, also for tensors on a CPU, with
-    Triton's interpreter (``TRITON_INTERPRET=1``).
+    The kernel is tried once for each GPU, on a few tokens. If it does not run there, for example without a C compiler, a
+    warning says so, and PyTorch computes the sums. The environment variable ``SERKD_MM_TRITON`` overrides both: ``0`` never,
+    ``1`` always, also for tensors on a CPU, with Triton's interpreter (``TRITON_INTERPRET=1``).
 
     Raises:
         ValueError: The variable has another value.
@@ -82,20 +90,42 @@ def use_triton(tensor: Tensor) -> bool:
     setting = os.environ.get('SERKD_MM_TRITON', 'auto')
     if setting not in ('0', '1', 'auto'):
         raise ValueError(f"SERKD_MM_TRITON must be '0', '1' or 'auto', but is {setting!r}")
-    return setting == '1' or (setting == 'auto' and tensor.is_cuda and _TRITON_IS_INSTALLED)
+    return setting == '1' or (setting == 'auto' and tensor.is_cuda and triton_runs(tensor.device))
 
 
-def _value_and_gradient(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """The loss between squared distances ``(B, L, L)``, and its gradient ``(B, L, L)`` with respect to the student's."""
+@cache
+def triton_runs(device: torch.device) -> bool:
+    """Try the Triton kernel on four tokens; warn and return False if it fails. Tried once for each device."""
+    if not _TRITON_IS_INSTALLED:
+        return False
+    squared = (1 - torch.eye(4, device=device))[None]
+    try:
+        from .angle_relation_triton import angle_sums  # noqa: PLC0415 (Triton is not installed everywhere)
+
+        works = bool(angle_sums(*[squared] * 4).weight_over_ends.isfinite().all())
+        reason = 'its result is not finite'
+    except Exception as error:  # Compiler, driver, cache folder: each raises errors of its own.
+        works, reason = False, f'{type(error).__name__}: {str(error).strip()}'
+    if not works:
+        warnings.warn(
+            f'The Triton kernel of the angle loss does not run on {device}, so PyTorch computes the loss, which takes '
+            f'longer. SERKD_MM_TRITON=0 silences this warning. {reason}',
+            stacklevel=2,
+        )
+    return works
+
+
+def _losses_and_gradient(student: Tensor, teacher: Tensor, min_distance: float) -> tuple[Tensor, Tensor]:
+    """The losses ``(B,)`` between squared distances, and their gradient ``(B, L, L)`` with respect to the student's."""
     if student.dtype == torch.float32 and use_triton(student):
         from .angle_relation_triton import angle_sums  # noqa: PLC0415 (Triton is not installed everywhere)
     else:
         angle_sums = blockwise_angle_sums
-    inverse = _inverse_distances(student)
-    sums = angle_sums(student, teacher, inverse, _inverse_distances(teacher))
-    gradient = sums.weight_over_ends.mul_(2)
-    gradient.sub_(sums.slope_cosine_over_ends.mul_(inverse.square_())).sub_(sums.weight_over_vertices)
-    num_angles = student.shape[0] * student.shape[1] ** 3
+    inverse, constant = _inverse_distances(student, min_distance)
+    sums = angle_sums(student, teacher, inverse, _inverse_distances(teacher, min_distance)[0])
+    gradient = sums.weight_over_ends.mul_(2).sub_(sums.weight_over_vertices)
+    gradient.sub_(sums.slope_cosine_over_ends.mul_(inverse.square_()).masked_fill_(constant, 0.0))
+    num_angles = student.shape[1] ** 3
     return sums.huber / num_angles, gradient.div_(num_angles)
 
 
@@ -108,15 +138,15 @@ def blockwise_angle_sums(student: Tensor, teacher: Tensor, inverse: Tensor, teac
         inverse: Inverse distances ``(B, L, L)`` of the student's tokens; 0 between equal ones.
         teacher_inverse: Inverse distances ``(B, L, L)`` of the teacher's tokens.
     """
-    sides = [(squared / 2, squared * r / 2, r) for squared, r in ((student, inverse), (teacher, teacher_inverse))]
+    sides = [(squared, r, r / 2) for squared, r in ((student, inverse), (teacher, teacher_inverse))]
     over_vertices, over_ends, slope_cosine = (torch.zeros_like(student) for _ in range(3))
-    huber_sum = torch.zeros((), dtype=most_exact(student), device=student.device)
+    huber_sums = student.new_zeros(len(student), dtype=most_exact(student))
     for images, vertices, j, k in _blocks(*student.shape[:2], student.device.type):
-        cosines, target = (_cosines(side, images, vertices, j, k) for side in sides)
+        cosines, target = (_cosines(*side, images, vertices, j, k) for side in sides)
         difference = torch.sub(cosines, target, out=target)
         slope = difference.clamp(-1, 1)
-        huber = difference.sub_(slope, alpha=0.5)  # Times the slope, summed by the dot product.
-        huber_sum.add_(torch.dot(huber.flatten(), slope.flatten()), alpha=1 if j == k else 2)
+        huber = difference.sub_(slope, alpha=0.5).flatten(1)  # Times the slope, summed by the product of vectors.
+        huber_sums[images] += (huber[:, None] @ slope.flatten(1)[..., None]).flatten() * (1 if j == k else 2)
         product = cosines.mul_(slope)
         weight = slope.mul_(inverse[images, vertices, j, None]).mul_(inverse[images, vertices, None, k] / 2)
         for sums, terms in ((over_ends, weight), (slope_cosine, product)):
@@ -126,24 +156,29 @@ def blockwise_angle_sums(student: Tensor, teacher: Tensor, inverse: Tensor, teac
         over_vertices[images, j, k] += weight.sum(dim=1)
     for j, k in combinations(_parts(student.shape[1]), 2):
         over_vertices[:, k, j] = over_vertices[:, j, k].mT
-    return AngleSums(huber_sum, over_vertices, over_ends, slope_cosine)
+    return AngleSums(huber_sums, over_vertices, over_ends, slope_cosine)
 
 
-def _cosines(side: tuple[Tensor, ...], images: slice, vertices: slice, j: slice, k: slice) -> Tensor:
-    """Cosines ``(images, vertices, j, k)`` of a block; ``side`` is H = D / 2, H r = d / 2 and r, each ``(B, L, L)``.
+def _cosines(squared: Tensor, inverse: Tensor, half: Tensor, images: slice, vertices: slice, j: slice, k: slice) -> Tensor:
+    """Cosines ``(images, vertices, j, k)`` of a block from D, r and r / 2, each ``(B, L, L)``.
 
-    Written as (H r)_ij r_ik + r_ij ((H r)_ik - H_jk r_ik): three passes over the block instead of the four of the formula in
-    the module's docstring, 1 to 4 % of the loss's time (49 and 196 tokens, two CPU cores, 2026-11-21).
+    Equal at (j, k) and (k, j) but for the products' rounding: a difference between them would grow with both r_ij and r_ik.
     """
-    half_squared, half_distance, inverse = side
-    half_distance, inverse = half_distance[images, vertices], inverse[images, vertices]
-    cosines = torch.addcmul(half_distance[..., None, k], half_squared[images, None, j, k], inverse[..., None, k], value=-1)
-    return cosines.mul_(inverse[..., j, None]).addcmul_(half_distance[..., j, None], inverse[..., None, k])
+    from_vertex = squared[images, vertices]
+    cosines = from_vertex[..., j, None] + from_vertex[..., None, k]
+    cosines.sub_(squared[images, None, j, k])
+    return cosines.mul_(inverse[images, vertices, j, None]).mul_(half[images, vertices, None, k])
 
 
-def _inverse_distances(squared: Tensor) -> Tensor:
-    """One over the distance of every two tokens ``(B, L, L)``; 0 between equal tokens, which have no direction."""
-    return squared.rsqrt().masked_fill_(squared == 0, 0.0)
+def _inverse_distances(squared: Tensor, min_distance: float) -> tuple[Tensor, Tensor]:
+    """One over the distance of every two tokens ``(B, L, L)``, 0 between equal tokens; and a mask of constant entries."""
+    constant = squared == 0
+    if not min_distance:
+        return squared.rsqrt().masked_fill_(constant, 0.0), constant
+    num_tokens = squared.shape[1]
+    mean = squared.sqrt().sum(dim=(1, 2), keepdim=True) / max(num_tokens * (num_tokens - 1), 1)
+    floor = (min_distance * mean).square_()
+    return squared.clamp(min=floor).rsqrt_().masked_fill_(constant, 0.0), squared < floor
 
 
 def _blocks(batch: int, num_tokens: int, device: str) -> Iterator[tuple[slice, slice, slice, slice]]:

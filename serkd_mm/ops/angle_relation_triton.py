@@ -51,7 +51,7 @@ def _angle_sums_kernel(
         t_j = tl.load(teacher_inverse_ptr + row + j, mask=in_j, other=0.0)
         half_t_k = tl.load(teacher_inverse_ptr + row + k, mask=in_k, other=0.0) * 0.5
         difference = cosines - _cosines(teacher, teacher_ptr, row, j, k, in_j, in_k, t_j, half_t_k)
-        slope = tl.minimum(tl.maximum(difference, -1.0), 1.0)
+        slope = tl.clamp(difference, -1.0, 1.0, propagate_nan=tl.PropagateNan.ALL)
         huber += tl.sum(slope * (difference - 0.5 * slope), axis=1)
         weights = slope * half_r_k[None, :] * r_j[:, None]
         tl.store(over_ends_ptr + row + j, tl.sum(weights, axis=1), mask=in_j)
@@ -66,7 +66,8 @@ def _cosines(squared, squared_ptr, row, j, k, in_j, in_k, r_j, half_r_k):
     """Cosines (ROWS, COLUMNS) at vertex i, whose row of squared distances starts at ``row``, between tokens j and k."""
     from_j = tl.load(squared_ptr + row + j, mask=in_j, other=0.0)
     from_k = tl.load(squared_ptr + row + k, mask=in_k, other=0.0)
-    return (from_j[:, None] + (from_k[None, :] - squared)) * r_j[:, None] * half_r_k[None, :]
+    # Equal at (j, k) and (k, j), as in `angle_relation._cosines`.
+    return (from_j[:, None] + from_k[None, :] - squared) * r_j[:, None] * half_r_k[None, :]
 
 
 def angle_sums(student: Tensor, teacher: Tensor, inverse: Tensor, teacher_inverse: Tensor) -> AngleSums:
@@ -83,4 +84,4 @@ def angle_sums(student: Tensor, teacher: Tensor, inverse: Tensor, teacher_invers
         _angle_sums_kernel[batch, triton.cdiv(num_tokens, rows)](
             student, teacher, inverse, teacher_inverse, huber, *sums, num_tokens, ROWS=rows, COLUMNS=columns, num_warps=8
         )
-    return AngleSums(huber.sum(), *sums)
+    return AngleSums(huber.sum(dim=1), *sums)

@@ -37,7 +37,7 @@ def distance_relation_loss(student: torch.Tensor, teacher: torch.Tensor) -> torc
     Raises:
         ValueError: The two sides are not 3-D, or differ in B or L.
     """
-    return relation_loss(_value_and_gradient, student, teacher)
+    return relation_loss(_losses_and_gradient, student, teacher)
 
 
 @torch.no_grad()
@@ -56,17 +56,18 @@ def normalized_distances(tokens: torch.Tensor) -> torch.Tensor:
     return distances / mean
 
 
-def _value_and_gradient(student: torch.Tensor, teacher: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The loss between squared distances ``(B, L, L)``, and its gradient ``(B, L, L)`` with respect to the student's."""
+def _losses_and_gradient(student: torch.Tensor, teacher: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The losses ``(B,)`` between squared distances, and their gradient ``(B, L, L)`` with respect to the student's."""
     distances, mean, constant = _distances(student)
     target, target_mean, _ = _distances(teacher)
     psi = distances / mean
     difference = psi - target.div_(target_mean)
     slope = difference.clamp(-1, 1)
-    loss = difference.sub_(slope, alpha=0.5).mul_(slope).mean()  # The Huber loss is h' (difference - h' / 2).
+    # The Huber loss is h' (difference - h' / 2).
+    losses = difference.sub_(slope, alpha=0.5).mul_(slope).mean(dim=(1, 2))
     through_mean = (slope * psi).sum(dim=(1, 2), keepdim=True) / _num_pairs(student.shape[1])
-    gradient = slope.sub_(through_mean).div_(2 * mean * distances).masked_fill_(constant, 0.0)
-    return loss, gradient.div_(student.numel())
+    gradient = slope.sub_(through_mean).div_(distances.mul_(2 * mean)).masked_fill_(constant, 0.0)
+    return losses, gradient.div_(student.shape[1] ** 2)
 
 
 def _distances(squared: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -16,3 +16,14 @@ def most_exact(tensor: torch.Tensor) -> torch.dtype:
 def autocast_off(tensor: torch.Tensor) -> torch.autocast:
     """Create a context in which matrix products keep the dtype of their inputs, on the device of ``tensor``."""
     return torch.autocast(tensor.device.type, enabled=False)
+
+
+def float32_products_are_exact() -> bool:
+    """Whether torch multiplies float32 matrices in float32, and not in TF32 or bfloat16 to save time.
+
+    False, to be safe, if the precision was set by the switches of each backend that torch 2.9 introduced.
+    """
+    try:
+        return torch.get_float32_matmul_precision() == 'highest'
+    except RuntimeError:
+        return False

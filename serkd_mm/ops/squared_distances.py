@@ -5,35 +5,40 @@ Both relation losses are functions of the squared distances D, which follow from
     D_ij = |x_j - x_i|^2            = G_ii + G_jj - 2 G_ij
     <x_j - x_i, x_k - x_i>          = (D_ij + D_ik - D_jk) / 2
 
-Memory is O(B L^2). The first line subtracts large numbers from each other: in float32, close tokens lose their distance, so
-it is computed in float64. The second line is accurate enough in float32. The losses are scalars: their gradient with respect
-to D, and through D with respect to the tokens, is computed together with the value, and only the last is stored.
+Memory is O(B L^2). Both lines subtract large numbers from each other, which loses digits between close tokens i and j. The
+gradients with respect to D_ik and D_jk are then large, and nearly cancel in every other token k. So an image with close
+tokens is computed in float64, all others in float32. The losses are scalars: their gradient with respect to D, and through D
+with respect to the tokens, is computed together with the value, and only the last is stored.
 """
 
 from collections.abc import Callable
 
 import torch
 
-from .precision import at_least_float32, autocast_off, most_exact
+from .precision import at_least_float32, autocast_off, float32_products_are_exact, most_exact
 from .precomputed_gradient import attach_gradient
 
 # Tokens closer than 1e-6 of their norm are equal: float32 cannot resolve a direction between them.
 _EQUAL_TOKENS = 1e-12
+# Float32 is enough for an image whose distances are all larger than 3e-2 of the largest one.
+_CLOSE_TOKENS = 1e-3
+# And for squared distances that are larger than this: smaller ones lose digits in float32 whatever their ratio.
+_SMALL_DISTANCES = 1e-30
 
-ValueAndGradient = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+LossesAndGradient = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
-def relation_loss(compare: ValueAndGradient, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+def relation_loss(compare: LossesAndGradient, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """Evaluate a loss between squared distances as a function of the student's tokens.
 
     Args:
-        compare: Maps the squared distances ``(B, L, L)`` of student and teacher to the 0-d loss and its gradient
-            ``(B, L, L)`` with respect to the student's.
+        compare: Maps the squared distances ``(B, L, L)`` of student and teacher to the losses of the images ``(B,)`` and to
+            the gradient ``(B, L, L)`` of their sum with respect to the student's. It may overwrite its arguments.
         student: Tokens ``(B, L, C_s)`` of any floating dtype.
         teacher: Tokens ``(B, L, C_t)``; receives no gradient.
 
     Returns:
-        The 0-d loss, in the student's dtype promoted to at least float32.
+        The 0-d mean over the images, in the student's dtype promoted to at least float32.
 
     Raises:
         ValueError: The two sides are not 3-D, or differ in B or L.
@@ -43,13 +48,15 @@ def relation_loss(compare: ValueAndGradient, student: torch.Tensor, teacher: tor
             'a relation loss compares tokens (B, L, C_s) with tokens (B, L, C_t) of equal B and L, '
             f'but got student {tuple(student.shape)} and teacher {tuple(teacher.shape)}'
         )
-    dtype = at_least_float32(student).dtype
+    dtype, exact = at_least_float32(student).dtype, most_exact(student)
+    fast = dtype if float32_products_are_exact() else exact
     with torch.no_grad(), autocast_off(student):
-        target = squared_distances(_centered(teacher)).to(dtype)
-        tokens = _centered(student)
-        value, gradient = compare(squared_distances(tokens).to(dtype), target)
-        gradient = _gradient_of_tokens(tokens, gradient).to(dtype)
-    return attach_gradient(student, value.to(dtype), gradient)
+        losses, gradient, close = _evaluate(compare, student, teacher, fast)
+        if fast != exact and close.any():
+            of_close = _evaluate(compare, student[close], teacher[close], exact)
+            losses[close], gradient[close] = of_close[0].to(losses), of_close[1].to(gradient)
+        value, gradient = losses.mean().to(dtype), gradient.div_(len(student)).to(dtype)
+    return attach_gradient(student, value, gradient)
 
 
 def squared_distances(tokens: torch.Tensor) -> torch.Tensor:
@@ -68,13 +75,32 @@ def squared_distances(tokens: torch.Tensor) -> torch.Tensor:
     return squared.masked_fill_(squared <= _EQUAL_TOKENS * sums, 0.0)
 
 
-def _centered(tokens: torch.Tensor) -> torch.Tensor:
-    """Subtract the mean token of the image, which changes no relation; float64."""
-    tokens = tokens.to(most_exact(tokens), copy=True)
-    return tokens.sub_(tokens.mean(dim=1, keepdim=True))
+def _evaluate(
+    compare: LossesAndGradient, student: torch.Tensor, teacher: torch.Tensor, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The losses ``(B,)``, the gradient of their sum ``(B, L, C_s)``, and a mask ``(B,)`` of images with close tokens."""
+    tokens = _centered(student, dtype)
+    squared, target = squared_distances(tokens), squared_distances(_centered(teacher, dtype))
+    close = _has_close_tokens(squared) | _has_close_tokens(target)
+    losses, gradient = compare(squared, target)
+    return losses, _gradient_of_tokens(tokens, gradient), close
+
+
+def _centered(tokens: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Subtract the mean token of the image, which changes no relation."""
+    tokens = tokens.to(dtype)
+    return tokens - tokens.mean(dim=1, keepdim=True)
+
+
+def _has_close_tokens(squared: torch.Tensor) -> torch.Tensor:
+    """Mask ``(B,)`` of the images that float32 is not enough for; a NaN counts as close."""
+    others = squared.clone()
+    others.diagonal(dim1=1, dim2=2).fill_(torch.inf)
+    largest = squared.amax(dim=(1, 2))
+    return ~(others.amin(dim=(1, 2)) > (_CLOSE_TOKENS * largest).clamp_(min=_SMALL_DISTANCES))
 
 
 def _gradient_of_tokens(tokens: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
     """Chain rule from D to the tokens: sum_j 2 (g_ij + g_ji) (x_i - x_j) for a gradient g with respect to D."""
-    both = (2 * (gradient + gradient.mT)).to(tokens.dtype)
+    both = 2 * (gradient + gradient.mT)
     return torch.baddbmm(both.sum(dim=2, keepdim=True) * tokens, both, tokens, alpha=-1)

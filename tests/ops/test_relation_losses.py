@@ -1,7 +1,11 @@
 """The relation losses against the reference, the paper's listing, and against equations 10 and 11."""
 
+import warnings
+from functools import partial
+
 import pytest
 import torch
+import torch.nn.functional as F
 from builders import extra_memory
 from formulas import formula_angle_loss, formula_distance_loss, formula_normalized_distances
 
@@ -11,11 +15,11 @@ from serkd_mm.ops.squared_distances import squared_distances
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 
 
-def triton_angle_loss(student, teacher):
+def triton_angle_loss(student, teacher, **settings):
     """The angle loss by the Triton kernel: on a GPU if there is one, otherwise by Triton's interpreter."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('SERKD_MM_TRITON', '1')
-        return angle_relation_loss(student.to(DEVICE), teacher.to(DEVICE)).cpu()
+        return angle_relation_loss(student.to(DEVICE), teacher.to(DEVICE), **settings).cpu()
 
 
 def has_triton():
@@ -164,6 +168,111 @@ def test_close_tokens_keep_their_gradient_in_float32(loss, expected_loss, closen
     assert_close(gradient, expected_gradient, rtol=1e-3)
 
 
+@pytest.mark.parametrize('side', ['student', 'both'])
+@pytest.mark.parametrize(
+    ('loss', 'expected_loss', 'num_tokens'),
+    [
+        (distance_relation_loss, reference.distance_relation_loss, 9),
+        (distance_relation_loss, reference.distance_relation_loss, 49),
+        (angle_relation_loss, reference.angle_relation_loss, 9),
+        (angle_relation_loss, reference.angle_relation_loss, 49),
+        pytest.param(triton_angle_loss, reference.angle_relation_loss, 9, marks=NEEDS_TRITON),
+    ],
+)
+def test_close_pair_does_not_disturb_other_tokens_and_images(loss, expected_loss, num_tokens, side):
+    # One image for each closeness, up to where float32 takes over, and one without close tokens.
+    closeness = torch.tensor([1e-5, 1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 1.0], dtype=torch.float64)[:, None]
+    student, teacher = (tokens(7, num_tokens, c, seed=c, dtype=torch.float64) for c in (192, 64))
+    for points in (student,) if side == 'student' else (student, teacher):
+        direction = F.normalize(tokens(7, points.shape[2], seed=5, dtype=torch.float64))
+        points[:, 1] = points[:, 0] + closeness * points[:, 0].norm(dim=1, keepdim=True) * direction
+    student, teacher = student.float(), teacher.float()
+    value, gradient = value_and_gradient(loss, student, teacher)
+    expected, expected_gradient = value_and_gradient(expected_loss, student.double(), teacher.double())
+    assert_close(value, expected, rtol=1e-5)
+    error = (gradient - expected_gradient).norm(dim=2) / expected_gradient.norm(dim=2)  # Of each token alone.
+    assert error.max() < 1e-3
+
+
+@pytest.mark.parametrize('loss', LOSSES)
+def test_outlier_token_does_not_disturb_other_tokens(loss):
+    student, teacher = tokens(1, 9, 64), tokens(1, 9, 32, seed=1)
+    student[:, 4] *= 100
+    teacher[:, 2] *= 100
+    reference_loss = reference.distance_relation_loss if loss is distance_relation_loss else reference.angle_relation_loss
+    _, gradient = value_and_gradient(loss, student, teacher)
+    _, expected = value_and_gradient(reference_loss, student.double(), teacher.double())
+    assert ((gradient - expected).norm(dim=2) / expected.norm(dim=2)).max() < 1e-4
+
+
+@pytest.mark.parametrize('loss', [distance_relation_loss, angle_relation_loss])
+@pytest.mark.parametrize('scale', [1e-18, 1e18])
+def test_tokens_whose_squares_leave_the_range_of_float32_keep_their_relations(loss, scale):
+    student, teacher = tokens(2, 9, 16), tokens(2, 9, 24, seed=1)
+    expected, expected_gradient = value_and_gradient(loss, student, teacher)
+    value, gradient = value_and_gradient(loss, student * scale, teacher * scale)
+    # At 1e-18 the listing's floor of 1e-6 under distances makes all distances constant.
+    if loss is angle_relation_loss or scale > 1:
+        assert_close(value, expected, rtol=1e-5)
+        assert_close(gradient * scale, expected_gradient, rtol=1e-4)
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize('loss', [distance_relation_loss, angle_relation_loss])
+def test_reduced_precision_of_products_is_not_used(loss):
+    student, teacher = tokens(2, 9, 16), tokens(2, 9, 24, seed=1)
+    expected, expected_gradient = value_and_gradient(loss, student.double(), teacher.double())
+    precision = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision('medium')
+        value, gradient = value_and_gradient(loss, student, teacher)
+    finally:
+        torch.set_float32_matmul_precision(precision)
+    assert torch.equal(value, expected.float())
+    assert torch.equal(gradient, expected_gradient.float())
+
+
+def formula_angle_loss_with_floor(student, teacher, share):
+    """Equation 11 with distances in the denominators of at least a share of the image's mean distance."""
+    cosines = []
+    for points in (student, teacher):
+        differences = points[:, :, None] - points[:, None]  # At (i, j): x_i - x_j.
+        num_tokens = points.shape[1]
+        distances = torch.where(torch.eye(num_tokens, dtype=bool), 1.0, differences.square().sum(dim=3)).sqrt()
+        mean = distances.detach().sum(dim=(1, 2), keepdim=True) - num_tokens
+        floor = share * mean / (num_tokens * (num_tokens - 1))
+        directions = differences / torch.maximum(distances, floor)[..., None]
+        cosines.append(directions @ directions.mT)
+    return F.smooth_l1_loss(cosines[0], cosines[1].detach())
+
+
+@pytest.mark.parametrize('loss', [angle_relation_loss, pytest.param(triton_angle_loss, marks=NEEDS_TRITON)])
+@pytest.mark.parametrize('share', [0.05, 0.9])
+def test_min_distance_is_a_floor_under_the_distances_of_the_cosines(loss, share):
+    student, teacher = tokens(2, 9, 16), tokens(2, 9, 24, seed=1)
+    student[:, 1] = student[:, 0] + 1e-4 * student[:, 1]
+    floored = partial(angle_relation_loss, min_distance=share)
+    if loss is triton_angle_loss:
+        floored = partial(loss, min_distance=share)
+    value, gradient = value_and_gradient(floored, student, teacher)
+    expected, expected_gradient = value_and_gradient(
+        partial(formula_angle_loss_with_floor, share=share), student.double(), teacher.double()
+    )
+    assert_close(value, expected, rtol=1e-5)
+    assert_close(gradient, expected_gradient, rtol=1e-4)
+
+
+def test_min_distance_bounds_the_gradient_of_an_image_with_close_tokens():
+    student, teacher = tokens(2, 49, 64), tokens(2, 49, 64, seed=1)
+    student[1, 1] = student[1, 0] + 1e-4 * student[1, 1]
+    _, gradient = value_and_gradient(angle_relation_loss, student, teacher)
+    ordinary, close = gradient.flatten(1).norm(dim=1)
+    assert close > 30 * ordinary
+    _, gradient = value_and_gradient(partial(angle_relation_loss, min_distance=0.05), student, teacher)
+    ordinary, close = gradient.flatten(1).norm(dim=1)
+    assert close < 3 * ordinary
+
+
 @pytest.mark.parametrize('loss', [distance_relation_loss, angle_relation_loss])
 def test_gradcheck(loss):
     student = tokens(2, 5, 3, dtype=torch.float64).requires_grad_()
@@ -239,6 +348,54 @@ def test_environment_variable_selects_triton(monkeypatch):
         angle_relation.use_triton(squared)
 
 
+@pytest.mark.parametrize('broken', ['no compiler', 'not finite'])
+def test_kernel_that_does_not_run_is_reported_and_replaced(broken, monkeypatch):
+    triton = pytest.importorskip('serkd_mm.ops.angle_relation_triton')
+
+    def angle_sums(student, *_):
+        if broken == 'no compiler':
+            raise RuntimeError('Failed to find C compiler')
+        return angle_relation.AngleSums(*[torch.full_like(student, torch.nan)] * 4)
+
+    monkeypatch.setattr(triton, 'angle_sums', angle_sums)
+    angle_relation.triton_runs.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match='does not run on cpu, so PyTorch computes the loss.*(C compiler|not finite)'):
+            assert not angle_relation.triton_runs(torch.device('cpu'))
+        with warnings.catch_warnings(action='error'):
+            assert not angle_relation.triton_runs(torch.device('cpu'))  # Tried and reported once.
+    finally:
+        angle_relation.triton_runs.cache_clear()
+
+
+@NEEDS_TRITON
+def test_kernel_is_tried_where_it_will_run():
+    angle_relation.triton_runs.cache_clear()
+    assert angle_relation.triton_runs(torch.device(DEVICE))
+
+
+@pytest.mark.parametrize('loss', LOSSES)
+@pytest.mark.parametrize('side', ['student', 'teacher'])
+def test_nan_reaches_the_value_and_the_gradient_of_its_image(loss, side):
+    sides = {'student': tokens(2, 5, 6), 'teacher': tokens(2, 5, 4, seed=1)}
+    sides[side][1, 3, 2] = torch.nan
+    value, gradient = value_and_gradient(loss, **sides)
+    assert value.isnan()
+    assert gradient[0].isfinite().all()
+    assert gradient[1].isnan().any()
+
+
+@NEEDS_TRITON
+@pytest.mark.parametrize('argument', range(4))
+def test_nan_reaches_every_sum_of_the_kernel(argument):
+    from serkd_mm.ops.angle_relation_triton import angle_sums  # noqa: PLC0415 (Triton is not installed everywhere)
+
+    arguments = [tensor.float().to(DEVICE) for seed in (0, 1) for tensor in squared_and_inverse_distances(5, seed)]
+    arguments = [arguments[place] for place in (0, 2, 1, 3)]
+    arguments[argument][0, 1, 2] = torch.nan
+    assert all(sums[0].isnan().any() for sums in angle_sums(*arguments))
+
+
 @pytest.mark.parametrize('block_size', [1, 30, 9**3 + 5, 2**20])
 @pytest.mark.parametrize('num_parts', [1, 2, 5, 9, 20])
 def test_angle_loss_does_not_depend_on_block_size_or_num_parts(block_size, num_parts, monkeypatch):
@@ -295,7 +452,7 @@ def plain_angle_sums(student, teacher):
     slope = difference.clamp(-1, 1)  # h'
     weight = slope * inverses[0][:, :, :, None] * inverses[0][:, :, None, :] / 2  # w
     assert (difference.abs() > 1).any()
-    return huber.sum(), weight.sum(dim=1), weight.sum(dim=3), (slope * cosines[0]).sum(dim=3)
+    return huber.sum(dim=(1, 2, 3)), weight.sum(dim=1), weight.sum(dim=3), (slope * cosines[0]).sum(dim=3)
 
 
 def squared_and_inverse_distances(num_tokens, seed):
