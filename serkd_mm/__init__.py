@@ -15,9 +15,20 @@ except ImportError as error:
         '`pip install "serkd-mm[mmlab]"`, or their maintained forks with `pip install "serkd-mm[onedl]"`.'
     ) from error
 
-from . import distillers, heads, hooks, losses, mergers, optim, tokenizers, visualization
+from . import distillers, heads, hooks, losses, mergers, optim, strategies, tokenizers, visualization
 from .fileio import allow_mmengine_checkpoints
 
 allow_mmengine_checkpoints()
 
-__all__ = ['__version__', 'distillers', 'heads', 'hooks', 'losses', 'mergers', 'optim', 'tokenizers', 'visualization']
+__all__ = [
+    '__version__',
+    'distillers',
+    'heads',
+    'hooks',
+    'losses',
+    'mergers',
+    'optim',
+    'strategies',
+    'tokenizers',
+    'visualization',
+]

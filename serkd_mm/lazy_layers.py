@@ -27,7 +27,16 @@ def build_on_first_input(
     if layer is None:
         layer = make(*widths).to(features)
         layer.widths = widths
+        for part in layer.modules():
+            if hasattr(part, 'weight'):
+                part.register_forward_pre_hook(_match_weights)
         setattr(owner, name, layer)
     elif layer.widths != widths:
         raise ValueError(f'{type(owner).__name__}.{name} was built for {layer.widths}, but this input needs {widths}')
     return layer
+
+
+def _match_weights(layer: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+    """Convert the input of a layer to the dtype of its weights, which FSDP and DeepSpeed may hold in half precision."""
+    (features,) = inputs
+    return (features.to(layer.weight.dtype),)

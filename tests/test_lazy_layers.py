@@ -75,3 +75,17 @@ def test_modules_build_their_layers_on_the_first_input(owner_type, settings, nam
     assert getattr(owner, name) is layer
     with pytest.raises(ValueError, match=rf'{owner_type.__name__}\.{name} was built for'):
         run(other)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_layers_whose_weights_are_cast_after_building_still_run(dtype):
+    torch.manual_seed(0)
+    student, teacher, grid = torch.randn(2, 4, 6), torch.randn(2, 4, 8), torch.randn(2, 3, 4, 4)
+    for loss in (FeatureL2Loss(), RRDLoss(queue_size=8, embed_dim=4), ChannelGraphLoss()):
+        expected = loss.eval()(student, teacher)
+        value = loss.to(dtype)(student, teacher)
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, expected, rtol=0.05, atol=0.01)
+    for module, argument in ((SuperpixelRefiner(), grid), (ConvTokenizer(window=2), Feature(grid, (4, 4)))):
+        expected = module(argument)
+        torch.testing.assert_close(module.to(dtype)(argument).float(), expected, rtol=0.02, atol=0.02)

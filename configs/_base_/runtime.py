@@ -8,6 +8,7 @@ custom_hooks = [
     dict(type='WorkDirLockHook'),  # refuses a second run in the same work folder
     dict(type='WorkDirCheckHook'),  # refuses to overwrite checkpoints; resumes in a moved or copied folder
     dict(type='PlainCheckpointHook'),  # checkpoints load in any torch and in mmpretrain's own tools
+    dict(type='StrategyHook'),  # refuses weights in half precision, DeepSpeed, and FSDP of mmengine alone
     dict(type='EpochSeedHook'),  # resuming is bit-exact
     dict(type='FiniteLossHook'),  # stops at a loss that is NaN or infinite, before a checkpoint is saved
     dict(type='LabelRangeHook'),  # reports labels without an output of the head, before training

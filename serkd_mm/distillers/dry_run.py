@@ -20,6 +20,20 @@ def default_input_size(student: nn.Module) -> tuple[int, int, int]:
     return 3, height, width
 
 
+def check_float32(student: nn.Module) -> None:
+    """Check that the student's weights are in float32 or better.
+
+    Raises:
+        ConfigError: A weight is in half precision, in which small updates are rounded away.
+    """
+    halves = [name for name, weight in student.named_parameters() if weight.dtype in (torch.float16, torch.bfloat16)]
+    if halves:
+        raise ConfigError(
+            f'model.student.model: {len(halves)} of the weights are in half precision, for example {halves[0]}. Build it in '
+            'float32 (see torch.set_default_dtype), and train in mixed precision with --amp'
+        )
+
+
 def dry_run(distiller: nn.Module, input_size: tuple[int, int, int]) -> None:
     """Run every tap, view and loss once on generated images, forward and backward.
 

@@ -14,7 +14,7 @@ from ..tokenizers import Feature
 from .config_errors import ConfigError, check_keys
 from .default_taps import DEFAULT_TAPS, default_taps
 from .distillation_objective import DistillationObjective
-from .dry_run import default_input_size, dry_run
+from .dry_run import check_float32, default_input_size, dry_run
 from .execution_options import ExecutionOptions
 from .frozen_teacher import FrozenTeacher
 from .input_statistics import InputStatistics
@@ -77,6 +77,7 @@ class RelationDistiller(BaseClassifier):
 
     def _prepare_training(self, student, teacher, views, losses, input_size) -> None:
         """Build what evaluation does not need, and run it once."""
+        check_float32(self.student)
         input_size = self.input_size = tuple(input_size or default_input_size(self.student))
         taps = student.get('taps')
         execution = ExecutionOptions.from_config(student, 'model.student')

@@ -24,6 +24,18 @@ def register_plain_student_hooks(distiller: nn.Module) -> None:
     distiller._register_load_state_dict_pre_hook(_add_prefix, with_module=True)
 
 
+def strip_prefix_in_wrapper(wrapper: nn.Module, distiller: nn.Module) -> None:
+    """Let a sharding wrapper, which finds gathered weights by their full names, remove the prefix after it has done so.
+
+    Args:
+        wrapper: ``FullyShardedDataParallel`` around ``distiller``.
+        distiller: The model inside.
+    """
+    for number in [number for number, hook in distiller._state_dict_hooks.items() if hook is _strip_prefix]:
+        del distiller._state_dict_hooks[number]
+        wrapper._register_state_dict_hook(_strip_prefix)
+
+
 def _strip_prefix(_distiller: nn.Module, state_dict: OrderedDict, prefix: str, _metadata: dict) -> None:
     for names in (state_dict, getattr(state_dict, '_metadata', {})):  # The metadata is the version of each module.
         _rename(names, prefix + _STUDENT, prefix)

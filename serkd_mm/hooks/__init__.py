@@ -7,6 +7,7 @@ from .image_error_hook import ImageErrorHook
 from .label_range_hook import LabelRangeHook
 from .plain_checkpoint_hook import PlainCheckpointHook
 from .safe_checkpoint_hook import SafeCheckpointHook
+from .strategy_hook import StrategyHook
 from .work_dir_check_hook import WorkDirCheckHook
 from .work_dir_lock_hook import WorkDirLockHook
 
@@ -19,6 +20,7 @@ __all__ = [
     'NonFiniteLossError',
     'PlainCheckpointHook',
     'SafeCheckpointHook',
+    'StrategyHook',
     'WorkDirCheckHook',
     'WorkDirLockHook',
 ]

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from mmengine.dist import all_gather, get_world_size
@@ -67,19 +69,21 @@ class RRDLoss(BaseDistillationLoss):
                 f'RRDLoss compares the same images, but got {student.shape[0]} of the student and {teacher.shape[0]} of '
                 'the teacher'
             )
-        student_map, teacher_map = self._linear('student_map', student), self._linear('teacher_map', teacher)
-        teacher_map.requires_grad_(False)
+        student_map = self._linear('student_map', student, nn.Linear)
+        teacher_map = self._linear('teacher_map', teacher, _frozen_linear)
         with autocast_off(student):
-            student, teacher = F.normalize(student_map(student)), F.normalize(teacher_map(teacher))
+            student = F.normalize(at_least_float32(student_map(student)))
+            with torch.no_grad():
+                teacher = F.normalize(at_least_float32(teacher_map(teacher)))
             memory, unused = self._enqueue(teacher)
             student_scores = (student @ memory.T / self.tau_student).masked_fill(unused, -torch.inf)
             teacher_scores = (teacher @ memory.T / self.tau_teacher).masked_fill(unused, -torch.inf)
         student_log_prob = student_scores.log_softmax(dim=1).masked_fill(unused, 0.0)
         return -(teacher_scores.softmax(dim=1) * student_log_prob).sum(dim=1).mean()
 
-    def _linear(self, name: str, features: torch.Tensor) -> nn.Module:
+    def _linear(self, name: str, features: torch.Tensor, make: Callable[..., nn.Module]) -> nn.Module:
         """The linear layer of one side, from ``(B, C)`` to ``(B, embed_dim)``."""
-        return build_on_first_input(self, name, features, (features.shape[1], self.embed_dim), nn.Linear)
+        return build_on_first_input(self, name, features, (features.shape[1], self.embed_dim), make)
 
     @torch.no_grad()
     def _enqueue(self, embeddings: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -101,6 +105,11 @@ class RRDLoss(BaseDistillationLoss):
             f'queue_size={len(self.queue)}, embed_dim={self.embed_dim}, tau_student={self.tau_student}, '
             f'tau_teacher={self.tau_teacher}, {super().extra_repr()}'
         )
+
+
+def _frozen_linear(*widths: int) -> nn.Linear:
+    """A linear layer that is not trained."""
+    return nn.Linear(*widths).requires_grad_(False)
 
 
 def _pooled(feature: torch.Tensor) -> torch.Tensor:
