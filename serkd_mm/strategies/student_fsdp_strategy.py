@@ -34,12 +34,12 @@ class StudentFSDPStrategy(FSDPStrategy):
         wrapper = {'type': 'MMFullyShardedDataParallel', **(model_wrapper or {})}
         if not wrapper.get('use_orig_params', True):
             raise ConfigError(
-                'strategy.model_wrapper.use_orig_params must be True: flattened parameters have no names, so the settings '
-                'of optim_wrapper.paramwise_cfg would not apply'
+                'strategy.model_wrapper.use_orig_params must be True: flattened parameters have no names, so the '
+                'settings of optim_wrapper.paramwise_cfg would not apply'
             )
         if state_dict_cfg != 'full':
             raise ConfigError(
-                f"strategy.state_dict_cfg must be 'full', but is {state_dict_cfg!r}: other checkpoints are parts of weights, "
+                f"strategy.state_dict_cfg must be 'full', but is {state_dict_cfg!r}: others are parts of weights, "
                 'which neither mmpretrain nor the tools can load'
             )
         if get_device() == 'cpu':
