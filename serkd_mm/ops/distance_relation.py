@@ -52,7 +52,7 @@ def normalized_distances(tokens: torch.Tensor) -> torch.Tensor:
     Returns:
         ``(B, L, L)`` in the dtype of ``tokens``, with a zero diagonal.
     """
-    distances, mean, _ = _distances(squared_distances(tokens - tokens.mean(dim=1, keepdim=True)))
+    distances, mean, _ = _distances(squared_distances(tokens))
     return distances / mean
 
 

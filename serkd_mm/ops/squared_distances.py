@@ -63,15 +63,21 @@ def squared_distances(tokens: torch.Tensor) -> torch.Tensor:
     """Compute the squared distance between every two tokens.
 
     Args:
-        tokens: Tokens ``(B, L, C)``. Accurate between close tokens only if they are centered and in float64.
+        tokens: Tokens ``(B, L, C)``. Between close tokens the result is accurate only in float64.
 
     Returns:
         ``(B, L, L)`` in the dtype of ``tokens``; exactly 0 between equal tokens.
     """
+    return _squared_distances(*_centered(tokens))
+
+
+def _squared_distances(tokens: torch.Tensor, center: torch.Tensor) -> torch.Tensor:
+    """Squared distances of tokens ``(B, L, C)`` from which the mean token ``(B, 1, C)`` was subtracted."""
     gram = tokens @ tokens.mT
     norms = gram.diagonal(dim1=1, dim2=2)
     sums = norms[:, :, None] + norms[:, None, :]
     squared = torch.sub(sums, gram, alpha=2)
+    sums.add_(2 * center.square().sum(dim=2, keepdim=True))  # Of the order of the norms before the subtraction.
     return squared.masked_fill_(squared <= _EQUAL_TOKENS * sums, 0.0)
 
 
@@ -79,17 +85,17 @@ def _evaluate(
     compare: LossesAndGradient, student: torch.Tensor, teacher: torch.Tensor, dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The losses ``(B,)``, the gradient of their sum ``(B, L, C_s)``, and a mask ``(B,)`` of images with close tokens."""
-    tokens = _centered(student, dtype)
-    squared, target = squared_distances(tokens), squared_distances(_centered(teacher, dtype))
+    tokens, center = _centered(student.to(dtype))
+    squared, target = _squared_distances(tokens, center), squared_distances(teacher.to(dtype))
     close = _has_close_tokens(squared) | _has_close_tokens(target)
     losses, gradient = compare(squared, target)
     return losses, _gradient_of_tokens(tokens, gradient), close
 
 
-def _centered(tokens: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Subtract the mean token of the image, which changes no relation."""
-    tokens = tokens.to(dtype)
-    return tokens - tokens.mean(dim=1, keepdim=True)
+def _centered(tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Subtract the mean token of the image, which changes no relation; and the mean token ``(B, 1, C)``."""
+    center = tokens.mean(dim=1, keepdim=True)
+    return tokens - center, center
 
 
 def _has_close_tokens(squared: torch.Tensor) -> torch.Tensor:

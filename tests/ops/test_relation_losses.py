@@ -195,6 +195,19 @@ def test_close_pair_does_not_disturb_other_tokens_and_images(loss, expected_loss
 
 
 @pytest.mark.parametrize('loss', LOSSES)
+@pytest.mark.parametrize('side', ['student', 'teacher'])
+def test_tokens_that_differ_by_rounding_are_equal(loss, side):
+    # The mean of a constant map is rounded differently from token to token.
+    sides = {'student': tokens(1, 9, 16), 'teacher': tokens(1, 9, 24, seed=1)}
+    constant = sides[side][:, :1].expand(-1, 9, -1)
+    expected = value_and_gradient(loss, **{**sides, side: constant})
+    rounded = constant * (1 + 1e-7 * tokens(1, 9, 1, seed=2).sign())
+    assert not torch.equal(rounded, constant)
+    for actual, wanted in zip(value_and_gradient(loss, **{**sides, side: rounded}), expected, strict=True):
+        assert_close(actual, wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize('loss', LOSSES)
 def test_outlier_token_does_not_disturb_other_tokens(loss):
     student, teacher = tokens(1, 9, 64), tokens(1, 9, 32, seed=1)
     student[:, 4] *= 100

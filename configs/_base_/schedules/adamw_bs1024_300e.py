@@ -1,7 +1,7 @@
 # SeRKD's schedule (arXiv:2503.21269, section V-A): 300 epochs of AdamW at batch 1024 (8 GPUs x 128), learning rate 1e-3 with
-# 5 warm-up epochs and cosine decay, weight decay 0.05 on weight matrices only. Gradients are clipped as mmpretrain's DeiT does:
-# two nearly equal superpixels can multiply the gradient of the angle loss. `--auto-scale-lr` adapts the learning rate to another
-# batch size.
+# 5 warm-up epochs and cosine decay, weight decay 0.05 on weight matrices only. Gradients are clipped as mmpretrain's DeiT
+# does: two nearly equal superpixels can multiply the gradient of the angle loss. `--auto-scale-lr` adapts the learning rate
+# to another batch size.
 optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05, eps=1e-8, betas=(0.9, 0.999)),
     paramwise_cfg=dict(
