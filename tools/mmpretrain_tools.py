@@ -3,6 +3,7 @@
 import argparse
 import gc
 import importlib.util
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -84,6 +85,7 @@ def run(name: str, adapt: Callable[[Config], None], flags: Sequence[HookFlag] = 
         return config
 
     tool.merge_args = merge_and_adapt
+    logging.raiseExceptions = False  # A full disk ends the run at its next file; the log would print a traceback a line.
     with one_line_errors():
         tool.main()
         end_process_group()

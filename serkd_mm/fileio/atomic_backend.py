@@ -3,6 +3,7 @@
 import os
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
@@ -51,7 +52,8 @@ class AtomicBackend(LocalBackend):
                 'unchanged. Make room or raise the limit; --resume then continues from the last checkpoint'
             ) from error
         finally:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):  # After the rename, there is none.
+                partial.unlink()
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
         """Write text atomically.

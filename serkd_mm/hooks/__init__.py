@@ -1,5 +1,6 @@
 """Training hooks: reproducible epochs, checkpoints that survive a killed process, and early errors on unusable data."""
 
+from .complete_checkpoint_hook import CompleteCheckpointHook
 from .data_errors import DataError
 from .epoch_seed_hook import EpochSeedHook
 from .finite_loss_hook import FiniteLossHook, NonFiniteLossError
@@ -12,6 +13,7 @@ from .work_dir_check_hook import WorkDirCheckHook
 from .work_dir_lock_hook import WorkDirLockHook
 
 __all__ = [
+    'CompleteCheckpointHook',
     'DataError',
     'EpochSeedHook',
     'FiniteLossHook',

@@ -19,8 +19,11 @@ from mmpretrain.registry import MODELS
 
 import serkd_mm
 from serkd_mm.distillers.config_errors import ConfigError
-from serkd_mm.fileio import CheckpointError
+from serkd_mm.fileio import AtomicBackend, CheckpointError, WorkDirError, WriteError, processes
+from serkd_mm.fileio.run_lock import RunLock
+from serkd_mm.fileio.work_dir import find_start
 from serkd_mm.hooks import DataError, NonFiniteLossError
+from serkd_mm.hooks.complete_checkpoint_hook import load_all_weights
 
 DOCS = REPOSITORY / 'docs' / 'en'
 DOCUMENTS = [REPOSITORY / 'README.md', *sorted(DOCS.rglob('*.md'))]
@@ -207,6 +210,19 @@ def raise_error(part, image_root, tmp_path):
         module = importlib.util.module_from_spec(tool)
         tool.loader.exec_module(module)
         module.check_checkpoint(Config(dict(resume=True, work_dir=str(tmp_path))))
+    elif part == 'would overwrite':
+        file.touch()
+        find_start(tmp_path, tmp_path)
+    elif part == 'is in use':
+        lock = RunLock(tmp_path / 'run.lock')
+        lock._record.update(pid=os.getppid(), process=processes._identity(os.getppid()))  # A process that lives.
+        lock.acquire(print)
+        RunLock(tmp_path / 'run.lock').refuse_if_held()
+    elif part == 'could not be written':
+        file.touch()
+        AtomicBackend().put(b'', file / 'epoch_2.pth')
+    elif part == 'holds 0 entries':
+        load_all_weights(MODELS.build(TEACHER), {}, repr(str(file)))
     else:
         images_there = shutil.copytree(image_root, tmp_path / 'images')
         if part == 'has the label':
@@ -224,6 +240,10 @@ ERRORS = {
     'does not match': ConfigError,
     'holds more than weights': ConfigError,
     '--resume finds': CheckpointError,
+    'would overwrite': WorkDirError,
+    'is in use': WorkDirError,
+    'could not be written': WriteError,
+    'holds 0 entries': CheckpointError,
     'has the label': DataError,
     'Replace the file': DataError,
     'is not finite': NonFiniteLossError,

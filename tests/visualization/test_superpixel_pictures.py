@@ -1,5 +1,7 @@
 """Drawings of superpixels, by the tool and by the hook."""
 
+import shutil
+
 import cv2
 import numpy as np
 import pytest
@@ -135,7 +137,11 @@ def test_the_tool_draws_a_folder_with_and_without_a_checkpoint(image_root, tmp_p
     Runner.from_cfg(config).train()
     config.dump(tmp_path / 'config.py')
     tool = ['tools/visualization/vis_superpixels.py', tmp_path / 'config.py']
-    folder, picture = image_root / 'class1', image_root / 'class2' / '0.jpg'
+    picture = image_root / 'class2' / '0.jpg'
+    folder = tmp_path / 'pictures'  # Its images differ in their extension or in their folder only.
+    (folder / 'more').mkdir(parents=True)
+    for number, name in enumerate(('0.jpg', '0.jpeg', 'more/0.jpg')):
+        shutil.copyfile(image_root / 'class1' / f'{number}.jpg', folder / name)
     checkpoint = tmp_path / 'work' / 'epoch_1.pth'
     # Two folders hold images of the same name, as in a validation set.
     for name, arguments in {'plain': [image_root], 'trained': [checkpoint, folder], 'one': [picture]}.items():
@@ -144,9 +150,13 @@ def test_the_tool_draws_a_folder_with_and_without_a_checkpoint(image_root, tmp_p
     assert [path.relative_to(tmp_path / 'plain') for path in written['plain']] == [
         path.relative_to(image_root).with_suffix('.png') for path in sorted(image_root.glob('*/*.jpg'))
     ]
-    assert [path.name for path in written['trained']] == ['0.png', '1.png', '2.png']
+    names = [str(path.relative_to(tmp_path / 'trained')) for path in written['trained']]
+    assert names == ['0.jpeg.png', '0.jpg.png', 'more/0.jpg.png']
+    assert len({path.read_bytes() for path in written['trained']}) == 3
     assert [path.name for path in written['one']] == ['0.png']
-    plain, trained = (cv2.imread(str(path)) for path in (tmp_path / 'plain' / 'class1' / '0.png', written['trained'][0]))
+    plain, trained = (
+        cv2.imread(str(path)) for path in (tmp_path / 'plain' / 'class1' / '0.png', tmp_path / 'trained' / '0.jpg.png')
+    )
     assert plain.shape == trained.shape
     assert (plain != trained).any()
     assert 'neither a picture nor a folder' in run_python(*tool, tmp_path / 'none', succeed=False)

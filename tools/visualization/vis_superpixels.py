@@ -5,7 +5,8 @@
 
 CHECKPOINT is the student's; without it the student is not trained. The teacher's weights are those of the config. Each
 drawing shows the image and, for both sides, the superpixels, their outlines, their mean colors, and the distances from one
-superpixel (marked; --superpixel) to all others. DIR has the same subfolders as FOLDER.
+superpixel (marked; --superpixel) to all others. DIR has the same subfolders as FOLDER. If two images differ only in their
+extension, the drawings keep it: a.jpg.png.
 """
 
 import argparse
@@ -16,13 +17,13 @@ import torch
 from mmcv import imwrite
 from mmengine.config import Config, DictAction
 from mmengine.dataset import Compose
-from mmengine.runner import load_checkpoint
 from mmengine.utils import track_iter_progress
 from mmpretrain.registry import MODELS, TRANSFORMS
 
 import serkd_mm  # noqa: F401  (registers the components, and reports a missing package)
 from serkd_mm.errors import one_line_errors
 from serkd_mm.fileio.safe_loading import read_checkpoint
+from serkd_mm.hooks.complete_checkpoint_hook import load_all_weights
 from serkd_mm.hooks.image_error_hook import ErrorContextPipeline
 from serkd_mm.visualization import draw_sample, find_view
 
@@ -42,15 +43,16 @@ def main() -> None:
     view = find_view(model, args.view, args.tap)
     model.init_weights()
     if args.checkpoint:
-        read_checkpoint(args.checkpoint, repr(str(args.checkpoint)))  # The error names the file; no code is run.
-        load_checkpoint(model, str(args.checkpoint), map_location='cpu')
+        where = repr(str(args.checkpoint))
+        load_all_weights(model, read_checkpoint(args.checkpoint, where), where)
     model.to(args.device)
     transforms = [TRANSFORMS.build(transform) for transform in config.test_dataloader.dataset.pipeline]
     pipeline = ErrorContextPipeline(Compose(transforms))
     folder = args.images if args.images.is_dir() else args.images.parent
-    for path in track_iter_progress(images):
+    names = drawing_names([path.relative_to(folder) for path in images])
+    for path, name in track_iter_progress(list(zip(images, names, strict=True))):
         drawing = draw_sample(model, pipeline({'img_path': str(path)}), view, args.superpixel, args.tap)
-        imwrite(drawing[..., ::-1], str(args.out_dir / path.relative_to(folder).with_suffix('.png')))
+        imwrite(drawing[..., ::-1], str(args.out_dir / name))
     print(f'\nWrote {len(images)} drawings to {args.out_dir}')
 
 
@@ -85,6 +87,12 @@ def find_images(path: Path) -> list[Path]:
     if not images:
         raise SystemExit(f'{path} is neither a picture nor a folder with any')
     return images
+
+
+def drawing_names(images: list[Path]) -> list[Path]:
+    """Return a file name for each drawing: ``a.png`` for ``a.jpg``, or ``a.jpg.png`` if two images would share a name."""
+    short = [path.with_suffix('.png') for path in images]
+    return short if len(set(short)) == len(short) else [path.with_name(f'{path.name}.png') for path in images]
 
 
 if __name__ == '__main__':
