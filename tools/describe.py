@@ -13,7 +13,6 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 from mmengine.analysis import get_model_complexity_info
-from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
@@ -23,6 +22,7 @@ from rich.table import Table
 from torch import nn
 
 import serkd_mm  # noqa: F401  (registers the components, and reports a missing package)
+from serkd_mm.config_files import OptionsAction, read_config
 from serkd_mm.distillers.config_errors import ConfigError
 from serkd_mm.distillers.teacher_weights import weights_are_local
 from serkd_mm.errors import one_line_errors
@@ -36,10 +36,9 @@ def main() -> None:
     """Build the model, take one step, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='a distillation config')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='as in tools/train.py')
+    parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help='as in tools/train.py')
     args = parser.parse_args()
-    config = Config.fromfile(args.config)
-    config.merge_from_dict(args.cfg_options or {})
+    config = read_config(args.config, args.cfg_options)
     if config.model.type != 'RelationDistiller':
         raise SystemExit(f'{args.config}: model.type is {config.model.type}, but only a RelationDistiller distills')
     MMLogger.get_current_instance().setLevel('ERROR')

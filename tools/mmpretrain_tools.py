@@ -15,6 +15,7 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 
+from serkd_mm.config_files import OptionsAction, merge_options, read_config
 from serkd_mm.distillers.config_errors import ConfigError
 from serkd_mm.errors import one_line_errors
 from serkd_mm.fileio.safe_loading import read_checkpoint
@@ -71,10 +72,13 @@ def run(name: str, adapt: Callable[[Config], None], flags: Sequence[HookFlag] = 
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
     add_flags(tool, flags)
+    tool.Config, tool.DictAction = SimpleNamespace(fromfile=read_config), OptionsAction
     merge_args = tool.merge_args
 
     def merge_and_adapt(config: Config, args: argparse.Namespace) -> Config:
+        options, args.cfg_options = args.cfg_options, None
         config = merge_args(config, args)
+        merge_options(config, options)
         for flag in flags:
             if getattr(args, flag.flag):
                 flag.apply(config)

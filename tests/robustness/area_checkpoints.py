@@ -130,6 +130,7 @@ ATTEMPTS = [
     refused(
         'evaluate into an unknown format',
         tested_with(lambda file: torch.save(build_distiller().state_dict(), file), '--out', 'x.txt'),
-        'x.txt',
+        'output file',
+        'pkl',
     ),
 ]

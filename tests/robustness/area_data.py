@@ -196,7 +196,7 @@ ATTEMPTS = [
     works('two extensions', trained(renamed('1.png.jpg'))),
     works('a hidden text file beside the images', trained(written('.DS_Store', b'\0\0\0\1Bud1'))),
     works('Thumbs.db beside the images', trained(written('Thumbs.db', b'\xd0\xcf\x11\xe0'))),
-    refused('the resource fork of macOS, ._1.jpg', trained(written('._1.jpg', b'\0\5\x16\7')), '._1.jpg'),
+    works('the resource fork of macOS, ._1.jpg, is no image', trained(written('._1.jpg', b'\0\5\x16\7'))),
     refused('a web page called .jpg', trained(written('1.jpg', b'<!DOCTYPE html><html></html>')), '1.jpg'),
     refused('an SVG called .png', trained(written('5.png', b'<svg xmlns="http://www.w3.org/2000/svg"/>')), '5.png'),
     refused(

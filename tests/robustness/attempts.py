@@ -22,7 +22,10 @@ from collections import Counter
 from pathlib import Path
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
+REPOSITORY = Path(__file__).parents[2]
+# Processes that attempts start import this repository, not an installed package.
+os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get('PYTHONPATH'))))
+sys.path[:0] = [str(Path(__file__).parent), str(REPOSITORY / 'tests'), str(REPOSITORY)]
 
 import area_checkpoints
 import area_config

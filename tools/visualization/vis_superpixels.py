@@ -15,12 +15,12 @@ from pathlib import Path
 
 import torch
 from mmcv import imwrite
-from mmengine.config import Config, DictAction
 from mmengine.dataset import Compose
 from mmengine.utils import track_iter_progress
 from mmpretrain.registry import MODELS, TRANSFORMS
 
 import serkd_mm  # noqa: F401  (registers the components, and reports a missing package)
+from serkd_mm.config_files import OptionsAction, read_config
 from serkd_mm.errors import one_line_errors
 from serkd_mm.fileio.safe_loading import read_checkpoint
 from serkd_mm.hooks.complete_checkpoint_hook import load_all_weights
@@ -34,8 +34,7 @@ def main() -> None:
     """Build the model, and draw all images."""
     args = parse_arguments()
     warnings.simplefilter('ignore')
-    config = Config.fromfile(args.config)
-    config.merge_from_dict(args.cfg_options or {})
+    config = read_config(args.config, args.cfg_options)
     config.model.setdefault('data_preprocessor', config.get('data_preprocessor'))
     images = find_images(args.images)
     torch.manual_seed(0)  # Weights that are not trained are the same in every run.
@@ -75,7 +74,7 @@ def parse_arguments() -> argparse.Namespace:
         help='index of the superpixel whose distances are drawn, row by row from 0; by default the one in the middle',
     )
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='as in tools/train.py')
+    parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help='as in tools/train.py')
     return parser.parse_args()
 
 
