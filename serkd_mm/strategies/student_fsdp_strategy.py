@@ -45,6 +45,10 @@ class StudentFSDPStrategy(FSDPStrategy):
         if get_device() == 'cpu':
             wrapper.setdefault('device_id', 'cpu')
         super().__init__(model_wrapper=wrapper, state_dict_cfg=state_dict_cfg, **kwargs)
+        if get_device() == 'cpu':
+            # torch moves the gathered state to the CPU instead of copying it. There it stays the buffer that the next
+            # state is gathered into: the second moments would be saved as the first ones.
+            self.optim_state_dict_config.offload_to_cpu = False
 
     def _wrap_model(self, model: nn.Module) -> nn.Module:
         wrapper = super()._wrap_model(model)
@@ -62,13 +66,19 @@ class StudentFSDPStrategy(FSDPStrategy):
             built.clip_func = partial(_clip_norm_over_ranks, model)
         return built
 
+    def optim_state_dict(self) -> dict:
+        """Gather the optimizer's state, and add the base learning rate, which mmengine logs and schedules beside it."""
+        state, base = super().optim_state_dict(), self.optim_wrapper.base_param_settings
+        return state if base is None else {**state, 'base_param_settings': base}
+
     def load_optim_state_dict(self, state_dict: dict) -> None:
         """Load the optimizer's state; since torch 2.1, arguments have another order than mmengine passes them in."""
-        optimizer = self.optim_wrapper.optimizer
+        optimizer, state_dict = self.optim_wrapper.optimizer, dict(state_dict)
+        base = state_dict.pop('base_param_settings', None)
         sharded = FullyShardedDataParallel.optim_state_dict_to_load(
             model=self.model, optim=optimizer, optim_state_dict=state_dict
         )
-        self.optim_wrapper.load_state_dict(sharded)
+        self.optim_wrapper.load_state_dict({**sharded, 'base_param_settings': base} if base is not None else sharded)
 
 
 def _clip_norm_over_ranks(model: FullyShardedDataParallel, _weights: Any, **settings: Any) -> torch.Tensor:
