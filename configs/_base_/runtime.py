@@ -11,6 +11,9 @@ custom_hooks = [
     dict(type='StrategyHook'),  # refuses weights in half precision, DeepSpeed, and FSDP of mmengine alone
     dict(type='EpochSeedHook'),  # resuming is bit-exact
     dict(type='FiniteLossHook'),  # stops at a loss that is NaN or infinite, before a checkpoint is saved
+    dict(type='ClassNamesHook'),  # reports class folders that differ between training and validation
     dict(type='LabelRangeHook'),  # reports labels without an output of the head, before training
+    dict(type='BatchSizeHook'),  # reports batches too small to train, and epochs without any
+    dict(type='SkippedImagesHook'),  # warns about image files that are not read
     dict(type='ImageErrorHook'),  # names an image file that cannot be read
 ]

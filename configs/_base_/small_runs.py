@@ -43,7 +43,10 @@ default_hooks = dict(
 custom_hooks = [
     dict(type='PlainCheckpointHook'),
     dict(type='FiniteLossHook'),
+    dict(type='ClassNamesHook'),
     dict(type='LabelRangeHook'),
+    dict(type='BatchSizeHook'),
+    dict(type='SkippedImagesHook'),
     dict(type='ImageErrorHook'),
 ]
 env_cfg = dict(

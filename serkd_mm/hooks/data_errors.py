@@ -1,16 +1,16 @@
-"""Shared by the hooks that check the data."""
+"""Shared by everything that checks the data."""
 
 from collections.abc import Iterator
 
 from mmengine.dataset import BaseDataset
 from mmengine.runner import Runner
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from ..errors import UserError
 
 
 class DataError(UserError, ValueError):
-    """An image or a label cannot be used. The message names the file."""
+    """An image, a label or a class folder cannot be used. The message names the file or folder."""
 
 
 def built_datasets(runner: Runner) -> Iterator[tuple[str, BaseDataset]]:
@@ -25,3 +25,12 @@ def built_loaders(runner: Runner) -> Iterator[tuple[str, DataLoader]]:
         loop = getattr(runner, f'_{key}_loop')
         if hasattr(loop, 'dataloader'):  # Loops are dicts until they are needed.
             yield f'{key}_dataloader', loop.dataloader
+
+
+def innermost_datasets(dataset: Dataset) -> Iterator[Dataset]:
+    """Yield the datasets inside wrappers such as ``ConcatDataset`` and ``RepeatDataset``, or the dataset itself."""
+    inner = getattr(dataset, 'datasets', None) or [part for part in [getattr(dataset, 'dataset', None)] if part is not None]
+    for part in inner:
+        yield from innermost_datasets(part)
+    if not inner:
+        yield dataset

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mmengine.dataset import Compose
@@ -6,9 +6,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from .data_errors import DataError, built_datasets, built_loaders
+from .data_errors import DataError, built_datasets, built_loaders, innermost_datasets
 
 
 @HOOKS.register_module()
@@ -25,18 +24,9 @@ class ImageErrorHook(Hook):
         for _, loader in built_loaders(runner):
             loader.collate_fn = ErrorContextCollate(loader.collate_fn)
         for _, dataset in built_datasets(runner):
-            for part in _innermost(dataset):
+            for part in innermost_datasets(dataset):
                 if type(getattr(part, 'pipeline', None)) is Compose:
                     part.pipeline = ErrorContextPipeline(part.pipeline)
-
-
-def _innermost(dataset: Dataset) -> Iterator[Dataset]:
-    """Yield the datasets inside wrappers such as ``ConcatDataset`` and ``RepeatDataset``, or the dataset itself."""
-    inner = getattr(dataset, 'datasets', None) or [part for part in [getattr(dataset, 'dataset', None)] if part is not None]
-    for part in inner:
-        yield from _innermost(part)
-    if not inner:
-        yield dataset
 
 
 class ErrorContextPipeline(Compose):

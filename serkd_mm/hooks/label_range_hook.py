@@ -5,7 +5,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 from torch import nn
 
-from .data_errors import DataError, built_datasets
+from .data_errors import DataError, built_datasets, innermost_datasets
 
 
 @HOOKS.register_module()
@@ -52,6 +52,22 @@ def _check_labels(key: str, dataset: BaseDataset, num_outputs: int) -> None:
             if not 0 <= number < num_outputs:
                 raise DataError(
                     f'{key}: {info.get("img_path", f"image {index}")} has the label {number}, and the head has '
-                    f'{num_outputs} outputs, 0 to {num_outputs - 1}. Labels in annotation files start at 0. If these do, '
-                    f'set num_classes={number + 1} or more in the head and in data_preprocessor.'
+                    f'{num_outputs} outputs, 0 to {num_outputs - 1}. {_advice(dataset, number)}'
                 )
+
+
+def _advice(dataset: BaseDataset, label: int) -> str:
+    """What to do about a label that is out of range, by the origin of the labels."""
+    for part in innermost_datasets(dataset):
+        folders = getattr(part, 'folder_to_idx', None)
+        if folders and label in folders.values():
+            names = ', '.join(map(repr, list(folders)[:5])) + (', ...' if len(folders) > 5 else '')
+            return (
+                f'{part.img_prefix} has {len(folders)} folders ({names}), and each counts as a class, in alphabetical '
+                'order. Remove or move those that are not classes. If all are, set '
+                f'num_classes={len(folders)} in the head and in data_preprocessor.'
+            )
+    return (
+        'Labels in annotation files start at 0. If these do, '
+        f'set num_classes={label + 1} or more in the head and in data_preprocessor.'
+    )

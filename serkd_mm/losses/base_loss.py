@@ -11,9 +11,14 @@ class BaseDistillationLoss(nn.Module, metaclass=ABCMeta):
     Args:
         loss_weight: Factor of the loss, the lambda of the papers. Default: 1.0.
 
+    Attributes:
+        min_batch_size: Images per batch and rank below which the loss is always 0, whatever the features.
+
     Raises:
         ValueError: ``loss_weight`` is negative, infinite or not a number.
     """
+
+    min_batch_size = 1
 
     def __init__(self, loss_weight: float = 1.0) -> None:
         super().__init__()
@@ -50,6 +55,18 @@ def check_tau(name: str, value: float) -> float:
     """
     if not _is_number(value) or not 0 < value < float('inf'):
         raise ValueError(f'{name} must be a positive finite number, but got {value!r}')
+    return value
+
+
+def check_size(name: str, value: int, minimum: int = 1) -> int:
+    """Check the setting ``name`` that counts something, and return it.
+
+    Raises:
+        ValueError: It is not an integer, or smaller than ``minimum``.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+        expected = 'a positive integer' if minimum == 1 else f'an integer of at least {minimum}'
+        raise ValueError(f'{name} must be {expected}, but got {value!r}')
     return value
 
 

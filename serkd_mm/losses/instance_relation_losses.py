@@ -15,6 +15,8 @@ class InstanceDistanceLoss(TokenDistanceLoss):
         loss_weight: Factor of the loss; RKD's authors use 25. Default: 1.0.
     """
 
+    min_tokens, min_batch_size = 1, TokenDistanceLoss.min_tokens  # The last batch of an epoch may be smaller.
+
     def compare(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
         """Compare one feature per image, ``(B, ...)`` with ``(B, ...)``; dimensions after the batch are flattened.
 
@@ -32,6 +34,8 @@ class InstanceAngleLoss(TokenAngleLoss):
         loss_weight: Factor of the loss; RKD's authors use 50. Default: 1.0.
         min_distance: As for :class:`TokenAngleLoss`, relative to the batch. Default: 0, no floor.
     """
+
+    min_tokens, min_batch_size = 1, TokenAngleLoss.min_tokens
 
     def compare(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
         """Compare as :meth:`InstanceDistanceLoss.compare` does."""

@@ -8,7 +8,7 @@ from torch import nn
 
 from ..lazy_layers import build_on_first_input
 from ..ops.precision import at_least_float32, autocast_off
-from .base_loss import BaseDistillationLoss, check_tau
+from .base_loss import BaseDistillationLoss, check_size, check_tau
 
 
 @MODELS.register_module()
@@ -34,7 +34,8 @@ class RRDLoss(BaseDistillationLoss):
         loss_weight: Factor of the loss. Default: 1.0.
 
     Raises:
-        ValueError: A size is not a positive integer, or a temperature is not a positive number.
+        ValueError: ``queue_size`` is not an integer of at least 2, ``embed_dim`` is not a positive integer, or a temperature
+            is not a positive number.
     """
 
     def __init__(
@@ -46,10 +47,8 @@ class RRDLoss(BaseDistillationLoss):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__(loss_weight)
-        for name, size in {'queue_size': queue_size, 'embed_dim': embed_dim}.items():
-            if not isinstance(size, int) or size < 1:
-                raise ValueError(f'{name} must be a positive integer, but got {size!r}')
-        self.embed_dim = embed_dim
+        check_size('queue_size', queue_size, minimum=2)  # The softmax over a single embedding is 1: no gradient.
+        self.embed_dim = check_size('embed_dim', embed_dim)
         self.tau_student = check_tau('tau_student', tau_student)
         self.tau_teacher = check_tau('tau_teacher', tau_teacher)
         self.register_module('student_map', None)

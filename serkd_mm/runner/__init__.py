@@ -1,0 +1,5 @@
+"""The runner of the tools."""
+
+from .checked_runner import CheckedRunner
+
+__all__ = ['CheckedRunner']
