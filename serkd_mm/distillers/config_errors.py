@@ -2,8 +2,10 @@
 
 import difflib
 import inspect
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 from mmpretrain.registry import MODELS
@@ -94,13 +96,41 @@ def build_module(config: Any, kind: type[nn.Module], key: str) -> nn.Module:
     _check_settings(config, cls, key)
     try:
         return MODELS.build(config)
-    except (TypeError, ValueError, AssertionError, KeyError) as error:
-        raise ConfigError(f'{key}: {error}') from error
+    except Exception as error:  # Models raise many kinds of errors for a wrong value.
+        if isinstance(error, ConfigError):
+            raise
+        raise _located(config, key, error) from error
 
 
-def _check_settings(config: Mapping, cls: type, key: str) -> None:
-    """Raise for settings that the constructor does not take, unless it takes any."""
-    parameters = inspect.signature(cls.__init__).parameters.values()
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        # mmengine adds `_scope_` to every dict of a base config that belongs to another package.
-        check_keys(config, ['type', '_scope_', *(p.name for p in parameters if p.name != 'self')], key)
+def _located(config: Mapping, key: str, error: Exception) -> ConfigError:
+    """The error of building a module, with the key of the innermost part that cannot be built either, and of its setting."""
+    for name, part in config.items():
+        if isinstance(part, Mapping) and isinstance(part.get('type'), str) and MODELS.get(part['type']) is not None:
+            try:
+                MODELS.build(deepcopy(part))
+            except Exception as inner:
+                return _located(part, f'{key}.{name}', inner)
+    cls = MODELS.get(config['type']) if isinstance(config['type'], str) else config['type']
+    wrong = _of_wrong_type(config, cls)
+    # mmengine adds the class that was built in front of the message.
+    message = re.sub(r'^"?class `\w+` in [\w/.]+: ', '', str(error))
+    settings = [f'.{name}={config[name]!r} must be {expected}' for name, expected in wrong.items() if name not in message]
+    return ConfigError(f'{key}{settings[0] if settings else ""}: {message}')
+
+
+def _of_wrong_type(config: Mapping, cls: type) -> dict[str, str]:
+    """The settings whose values have not the type of their annotation or default, with the type that they need."""
+    found = {}
+    for owner in inspect.getmro(cls):
+        for name, parameter in inspect.signature(owner.__init__).parameters.items():
+            annotated = parameter.annotation is not parameter.empty
+            expected, kinds = _KINDS.get(parameter.annotation if annotated else type(parameter.default), ('', object))
+            value = config.get(name)
+            is_bool = isinstance(value, bool) and kinds not in (bool, object)
+            # A default is a weaker hint than an annotation: an integer stands for a pair, too.
+            if value is not None and (is_bool or (not isinstance(value, kinds) and (annotated or isinstance(value, str)))):
+                found.setdefault(name, expected)
+    return found
+
+
+_KINDS = {bool: ('True or False', bool), int: ('an integer', int), float: ('a number', (int, float))}

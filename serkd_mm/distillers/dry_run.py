@@ -1,6 +1,7 @@
 """One training step on generated images while the model is built, so that errors show before training."""
 
 import logging
+from typing import Any
 
 import torch
 from mmengine.logging import print_log
@@ -11,6 +12,20 @@ from torch.nn.modules.batchnorm import _NormBase
 from .config_errors import ConfigError
 
 _NUM_IMAGES = 2
+
+
+def check_input_size(size: Any) -> tuple[int, int, int] | None:
+    """Return the setting ``model.input_size`` as a tuple; None if it is not set.
+
+    Raises:
+        ConfigError: It is not three positive integers.
+    """
+    if size is None:
+        return None
+    sides = tuple(size) if isinstance(size, (tuple, list)) else ()
+    if len(sides) != 3 or any(not isinstance(side, int) or isinstance(side, bool) or side < 1 for side in sides):
+        raise ConfigError(f'model.input_size must be (channels, height, width), positive integers, but is {size!r}')
+    return sides
 
 
 def default_input_size(student: nn.Module) -> tuple[int, int, int]:

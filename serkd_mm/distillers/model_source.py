@@ -12,6 +12,7 @@ from mmpretrain.apis import ModelHub, list_models
 from mmpretrain.models import BaseClassifier
 
 from .config_errors import ConfigError, build_module, suggest
+from .input_statistics import check_preprocessor
 
 _MMPRETRAIN_CONFIGS = Path(mmpretrain.__file__).parent / '.mim' / 'configs'
 
@@ -45,6 +46,7 @@ class ModelSource:
         default = self.data_preprocessor if data_preprocessor is None else data_preprocessor
         if default is not None:
             config.setdefault('data_preprocessor', deepcopy(default))
+        check_preprocessor(config.get('data_preprocessor'), f'{key}.data_preprocessor')
         return build_module(config, BaseClassifier, key)
 
     @property

@@ -15,9 +15,10 @@ from .config_errors import ConfigError, check_keys
 from .default_taps import DEFAULT_TAPS, default_taps
 from .distillation_objective import DistillationObjective
 from .dry_run import check_float32, default_input_size, dry_run
+from .dry_run import check_input_size, default_input_size, dry_run
 from .execution_options import ExecutionOptions
 from .frozen_teacher import FrozenTeacher
-from .input_statistics import InputStatistics
+from .input_statistics import InputStatistics, check_preprocessor
 from .model_source import find_model
 from .student_checkpoints import register_plain_student_hooks
 from .taps import Taps
@@ -64,6 +65,7 @@ class RelationDistiller(BaseClassifier):
     ) -> None:
         check_keys(unknown, _SETTINGS, 'model')
         check_keys(student, ['model', 'taps', 'compile', 'channels_last'], 'model.student')
+        check_preprocessor(data_preprocessor, 'data_preprocessor')
         source = find_model(student.get('model'), 'model.student.model')
         make_heads_trainable(source.config)
         model = source.build('model.student.model', data_preprocessor)
@@ -79,7 +81,10 @@ class RelationDistiller(BaseClassifier):
         """Build what evaluation does not need, and run it once."""
         check_float32(self.student)
         input_size = self.input_size = tuple(input_size or default_input_size(self.student))
+        input_size = self.input_size = check_input_size(input_size) or default_input_size(self.student)
         taps = student.get('taps')
+        if taps is not None and not isinstance(taps, Mapping):
+            raise ConfigError(f'model.student.taps must be a dict of module paths, but is {taps!r}')
         execution = ExecutionOptions.from_config(student, 'model.student')
         execution.apply_memory_format(self.student)
         if not isinstance(taps, (Mapping, NoneType)):

@@ -14,8 +14,8 @@ from .data_errors import DataError
 class BatchSizeHook(Hook):
     """Report batches that train nothing: epochs without any, and losses that need more images.
 
-    Losses between the images of a batch (``InstanceDistanceLoss``, ``InstanceAngleLoss``) are exactly 0 for one or two images
-    on each rank. A smaller last batch is no error.
+    Losses between the images of a batch (``InstanceDistanceLoss``, ``InstanceAngleLoss``) are exactly 0 for one or two
+    images on each rank. A smaller last batch is no error.
     """
 
     def before_run(self, runner: Runner) -> None:

@@ -1,0 +1,47 @@
+"""Values in a config that a run cannot use, reported by their key before anything is built."""
+
+import math
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any
+
+from mmengine.config import Config
+
+from ..distillers.config_errors import ConfigError
+
+_COUNTS = {
+    'train_cfg.max_epochs': 1,
+    'train_cfg.max_iters': 1,
+    'train_cfg.val_interval': 1,
+    'optim_wrapper.accumulative_counts': 1,
+    'default_hooks.logger.interval': 1,
+    'default_hooks.checkpoint.interval': -1,
+    **{f'{split}_dataloader.batch_size': 1 for split in ('train', 'val', 'test')},
+    **{f'{split}_dataloader.num_workers': 0 for split in ('train', 'val', 'test')},
+}
+_NUMBERS = ('optim_wrapper.optimizer.lr', 'optim_wrapper.optimizer.weight_decay', 'optim_wrapper.clip_grad.max_norm')
+
+
+def check_values(config: Config) -> None:
+    """Check the numbers of the schedule, the optimizer and the dataloaders.
+
+    Raises:
+        ConfigError: One is of another type, or too small.
+    """
+    for key, minimum in _COUNTS.items():
+        value = _find(config, key)
+        whole = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value) and value == int(value)
+        if value is not None and (not whole or value < minimum):
+            raise ConfigError(f'{key} must be a whole number, {minimum} or more, but is {value!r}')
+    for key in _NUMBERS:
+        value = _find(config, key)
+        number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+        if value is not None and (not number or value < 0):
+            raise ConfigError(f'{key} must be a finite number that is not negative, but is {value!r}')
+
+
+def _find(config: Mapping, path: str) -> Any:
+    value: Any = config
+    for name in path.split('.'):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
