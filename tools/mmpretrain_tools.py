@@ -1,6 +1,7 @@
 """Run the command-line tools of mmpretrain on a config that is adapted to distillation."""
 
 import argparse
+import copy
 import gc
 import importlib.util
 import logging
@@ -20,6 +21,7 @@ from serkd_mm.distillers.config_errors import ConfigError
 from serkd_mm.errors import one_line_errors
 from serkd_mm.fileio.safe_loading import read_checkpoint
 from serkd_mm.fileio.work_dir import latest_checkpoint
+from serkd_mm.runner import CheckedRunner, check_config
 
 # Checkpoints are loaded without running code, also where a loader would fall back to unsafe loading. 0 allows that.
 os.environ.setdefault('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')
@@ -76,9 +78,11 @@ def run(name: str, adapt: Callable[[Config], None], flags: Sequence[HookFlag] = 
     merge_args = tool.merge_args
 
     def merge_and_adapt(config: Config, args: argparse.Namespace) -> Config:
+        before = copy.deepcopy(config)
         options, args.cfg_options = args.cfg_options, None
         config = merge_args(config, args)
         merge_options(config, options)
+        check_config(config, before, options, training=name == 'train')
         for flag in flags:
             if getattr(args, flag.flag):
                 flag.apply(config)
@@ -86,10 +90,13 @@ def run(name: str, adapt: Callable[[Config], None], flags: Sequence[HookFlag] = 
         check_checkpoint(config)
         if get_device() == 'cpu':
             run_on_cpu(config)
+            if name == 'train':
+                autocast_on_cpu(config)
         return config
 
     tool.merge_args = merge_and_adapt
     logging.raiseExceptions = False  # A full disk ends the run at its next file; the log would print a traceback a line.
+    tool.merge_args, tool.Runner = merge_and_adapt, CheckedRunner
     with one_line_errors():
         tool.main()
         end_process_group()
@@ -141,6 +148,23 @@ def run_on_cpu(config: Config) -> None:
     wrapper = {'type': 'MMDistributedDataParallel', 'device_ids': None, **(config.get('model_wrapper_cfg') or {})}
     wrapper.setdefault('find_unused_parameters', config.get('find_unused_parameters', False))
     config.model_wrapper_cfg = wrapper
-    if (config.get('optim_wrapper') or {}).get('type') == 'AmpOptimWrapper':  # From --amp; it does not run on a CPU.
-        config.optim_wrapper.type = 'AutocastOptimWrapper'
-        config.optim_wrapper.pop('loss_scale', None)
+
+
+def autocast_on_cpu(config: Config) -> None:
+    """Replace mmengine's AMP wrapper, which --amp and configs set and which needs a GPU, by bfloat16 autocast.
+
+    Raises:
+        ConfigError: The config asks for another dtype.
+    """
+    wrapper = config.get('optim_wrapper') or {}
+    if wrapper.get('type') != 'AmpOptimWrapper':
+        return
+    dtype = str(wrapper.pop('dtype', None) or 'bfloat16').removeprefix('torch.')
+    if dtype != 'bfloat16':
+        raise ConfigError(
+            f'optim_wrapper.dtype={dtype!r} needs a GPU: mixed precision on a CPU is bfloat16. Set '
+            'optim_wrapper.dtype=bfloat16 or leave it out'
+        )
+    wrapper.type = 'AutocastOptimWrapper'
+    for name in ('loss_scale', 'use_fsdp'):
+        wrapper.pop(name, None)

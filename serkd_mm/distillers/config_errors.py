@@ -134,3 +134,11 @@ def _of_wrong_type(config: Mapping, cls: type) -> dict[str, str]:
 
 
 _KINDS = {bool: ('True or False', bool), int: ('an integer', int), float: ('a number', (int, float))}
+
+
+def _check_settings(config: Mapping, cls: type, key: str) -> None:
+    """Raise for settings that the constructor does not take, unless it takes any."""
+    parameters = inspect.signature(cls.__init__).parameters.values()
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        # mmengine adds `_scope_` to every dict of a base config that belongs to another package.
+        check_keys(config, ['type', '_scope_', *(p.name for p in parameters if p.name != 'self')], key)

@@ -48,23 +48,22 @@ _LOADER_KEYS = [
 ]
 
 
-def check_names(config: Config, options: Mapping | None = None) -> None:
+def check_names(config: Config, before: Config) -> None:
     """Check the top level of a config.
 
     Args:
         config: The config of a run.
-        options: The settings of the command line that it contains. Default: None.
+        before: The config without the settings of the command line.
 
     Raises:
         ConfigError: A name is not read by a run, and is almost that of a setting; variables that the config uses are not
             reported.
     """
-    given = {str(name).split('.')[0] for name in options or ()}
     for name, value in config.items():
         if name in _RUN_KEYS or name.startswith('_'):
             continue
-        uses = len(re.findall(rf'\b{re.escape(name)}\b', config.text))
-        if name in given and not uses:
+        uses = 0 if name not in before else len(re.findall(rf'\b{re.escape(name)}\b', config.text))
+        if name not in before:  # From the command line, where a variable would have no effect.
             near = difflib.get_close_matches(name, _RUN_KEYS, n=1)
         else:
             near = [key for key in _RUN_KEYS if _is_typo(name, key) and _same_kind(value, config.get(key, value))]
@@ -110,7 +109,7 @@ def check_settings(config: Config) -> None:
     _report_unknown(config.get('auto_scale_lr'), ['enable', 'base_batch_size'], 'auto_scale_lr')
 
 
-def check_removals(config: Config, before: Mapping, options: Mapping | None = None) -> None:
+def check_removals(config: Config, before: Config, options: Mapping | None = None) -> None:
     """Check that every ``NAME=None`` in the losses, views and default hooks removes something.
 
     Args:
@@ -193,10 +192,10 @@ def _listed(parts: Any, key: str) -> Iterator[tuple[str, Any]]:
         yield key, parts
 
 
-def _get(config: Mapping, path: str) -> Mapping:
+def _get(config: Config | Mapping, path: str) -> Mapping:
     """The dict at a path; an empty one if there is none."""
     for name in path.split('.'):
-        config = config.get(name) if isinstance(config, Mapping) else None
+        config = config.get(name) if isinstance(config, (Config, Mapping)) else None
     return config if isinstance(config, Mapping) else {}
 
 

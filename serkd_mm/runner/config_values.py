@@ -40,8 +40,8 @@ def check_values(config: Config) -> None:
             raise ConfigError(f'{key} must be a finite number that is not negative, but is {value!r}')
 
 
-def _find(config: Mapping, path: str) -> Any:
+def _find(config: Config, path: str) -> Any:
     value: Any = config
     for name in path.split('.'):
-        value = value.get(name) if isinstance(value, Mapping) else None
+        value = value.get(name) if isinstance(value, (Config, Mapping)) else None
     return value

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from builders import CONFIGS, PREPROCESSOR, TEACHER, distiller_config, write_images
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from serkd_mm.hooks import DataError
@@ -224,6 +225,7 @@ def test_annotation_file_and_line_are_named(mistake, root, config_of):
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     config = config_of(**{'train_dataloader.dataset.ann_file': str(file)})
     config.train_dataloader.dataset = dict(type='RepeatDataset', times=2, dataset=config.train_dataloader.dataset)
+    init_default_scope('mmpretrain')  # As every Runner does.
     with pytest.raises(DataError) as error:
         CheckedRunner.build_dataloader(config.train_dataloader)
     assert str(error.value).startswith(str(file))

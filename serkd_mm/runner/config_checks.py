@@ -1,0 +1,25 @@
+from collections.abc import Mapping
+
+from mmengine.config import Config
+
+from .config_names import check_names, check_removals, check_settings
+from .config_values import check_values
+
+
+def check_config(config: Config, before: Config, options: Mapping | None, training: bool = True) -> None:
+    """Check the names and values of a config that mmengine's Runner would ignore, or report late and without their key.
+
+    Args:
+        config: The config of a run.
+        before: The same config without the settings of the command line.
+        options: The settings of the command line; None if there are none.
+        training: Whether the run trains. Otherwise only the names of the top level are checked. Default: True.
+
+    Raises:
+        ConfigError: A name is not read by a run, a removal removes nothing, or a value is unusable.
+    """
+    check_names(config, before)
+    if training:
+        check_removals(config, before, options)
+        check_settings(config)
+        check_values(config)
