@@ -2,6 +2,8 @@
 # The project's own check: makes .venv, then lint, format, documentation and all tests. Arguments go to pytest, as in
 #   bash tools/run_tests.sh -m "not slow"
 set -euo pipefail
+source "$(dirname "$0")/usage.sh"
+help_if_asked "$@"
 cd "$(dirname "$0")/.."
 source tools/environment.sh
 make_environment all

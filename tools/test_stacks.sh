@@ -4,7 +4,10 @@
 # Needs python3.10, python3.11, python3.13 and a C++ compiler; 5 GB and 20 minutes per stack.
 # If FOLDER is from an earlier start, its environments are reused. FOLDER/NAME.log is the output of the tests of a stack.
 set -euo pipefail
+source "$(dirname "$0")/usage.sh"
+help_if_asked "$@"
 cd "$(dirname "$0")/.."
+case "${1:-}" in -*) echo "error: there is no flag $1; see --help" >&2 && exit 2 ;; esac
 FOLDER=${1:-$(mktemp -d)}
 ALL=(oldest full-mmcv newest newest-python forks)
 TESTS=(pytest scikit-learn matplotlib 'grad-cam<1.5' onnx onnxruntime)

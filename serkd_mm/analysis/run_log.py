@@ -1,7 +1,8 @@
 import json
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import suppress
+from numbers import Real
 from pathlib import Path
 from statistics import mean
 
@@ -21,7 +22,7 @@ class RunLog:
         val: Validation entries, sorted by epoch, or by iteration if the run does not count epochs.
 
     Raises:
-        FileNotFoundError: The folder holds no log of a run.
+        FileNotFoundError: The folder holds no log of a run, or none with an entry.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -34,6 +35,8 @@ class RunLog:
                 train[entry.get('iter', entry['step'])] = entry
             else:
                 val[entry['step']] = entry
+        if not train and not val:
+            raise FileNotFoundError(f'{files[-1]}: the log holds no readable entry')
         self.train = [train[step] for step in sorted(train)]
         self.val = [val[step] for step in sorted(val)]
 
@@ -67,9 +70,10 @@ class RunLog:
     def seconds_per_epoch(self) -> float | None:
         """Mean time of an iteration times the iterations per epoch; None if the run does not count epochs."""
         last = self.train[-1] if self.train else {}
-        if 'epoch' not in last:
+        times = [entry['time'] for entry in self.train if 'time' in entry]
+        if not times or 'iter' not in last or not last.get('epoch'):
             return None
-        return mean(entry['time'] for entry in self.train) * last['iter'] / last['epoch']
+        return mean(times) * last['iter'] / last['epoch']
 
     @property
     def memory(self) -> int | None:
@@ -78,11 +82,30 @@ class RunLog:
 
 
 def _entries(file: Path) -> Iterator[dict]:
-    """Yield the entries of one start.
+    """Yield the entries of one start, and warn about lines that are none.
 
     If the process was killed, the last line may be incomplete: mmpretrain's ``load_json_log`` fails on it, and it is skipped
     here.
     """
-    for line in file.read_text().splitlines():
-        with suppress(json.JSONDecodeError):
-            yield json.loads(line)
+    lines = file.read_text(encoding='utf-8', errors='replace').splitlines()
+    damaged = []
+    for number, line in enumerate(lines, 1):
+        entry = _entry(line)
+        if entry is not None:
+            yield entry
+        elif line.strip() and number < len(lines):
+            damaged.append(number)
+    if damaged:
+        warnings.warn(f'{file}: {len(damaged)} lines are damaged and skipped, the first is line {damaged[0]}', stacklevel=2)
+
+
+def _entry(line: str) -> dict | None:
+    """The numbers of a line; None if it is not an entry of mmengine's log."""
+    try:
+        entry = json.loads(line)
+    except (json.JSONDecodeError, RecursionError):
+        return None
+    if not isinstance(entry, dict):
+        return None
+    entry = {name: value for name, value in entry.items() if isinstance(value, Real) and not isinstance(value, bool)}
+    return entry if 'step' in entry else None

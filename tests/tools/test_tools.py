@@ -271,6 +271,19 @@ def test_mixed_precision_trains_on_a_cpu(image_root, tmp_path):
     used = Config.fromfile(tmp_path / 'work' / 'config.py')
     assert used.optim_wrapper.type == 'AutocastOptimWrapper'
     assert len([entry for entry in logged(tmp_path / 'work') if 'loss_ra' in entry]) == 3
+    amp = [
+        sys.executable,
+        TOOLS / 'train.py',
+        tmp_path / 'config.py',
+        '--work-dir',
+        tmp_path / 'dtype',
+        '--amp',
+        '--cfg-options',
+    ]
+    run(*amp, 'optim_wrapper.dtype=bfloat16')
+    assert len([entry for entry in logged(tmp_path / 'dtype') if 'loss_ra' in entry]) == 3
+    (line,) = run(*amp, 'optim_wrapper.dtype=float16', f'work_dir={tmp_path}/float16', succeed=False).splitlines()[-1:]
+    assert line.startswith("error: optim_wrapper.dtype='float16' needs a GPU: mixed precision on a CPU is bfloat16.")
 
 
 @pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh'])

@@ -3,7 +3,10 @@
 #   bash tools/benchmarks/run_all.sh [OUT]
 # Takes a few minutes. For the arguments of a script: `python tools/benchmarks/<script>.py --help`.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+source "$(dirname "$0")/../usage.sh"
+help_if_asked "$@"
+cd "$(dirname "$0")/../.."
+case "${1:-}" in -*) echo "error: there is no flag $1; see --help" >&2 && exit 2 ;; esac
 PYTHON=${PYTHON:-python}
 OUT=${1:-tools/benchmarks/results}
 

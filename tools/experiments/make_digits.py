@@ -5,7 +5,7 @@
 ``train`` has two thirds of the 1,797 images, ``val`` the rest, and ``few`` the first 10 of each class of ``train``.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import cv2
@@ -17,6 +17,8 @@ FEW_PER_CLASS = 10
 
 def main(root: Path) -> None:
     """Write ``root/<split>/<class>/<number>.png``. ``root`` exists only once all images are written."""
+    if root.exists():
+        raise SystemExit(f'{root} exists already; name a new folder')
     unfinished = root.with_name(f'{root.name}.unfinished')
     digits = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)
@@ -34,4 +36,13 @@ def main(root: Path) -> None:
 
 
 if __name__ == '__main__':
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else 'data/digits'))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        'folder',
+        nargs='?',
+        type=Path,
+        default=Path('data/digits'),
+        metavar='FOLDER',
+        help='a new folder; data/digits by default',
+    )
+    main(parser.parse_args().folder)
