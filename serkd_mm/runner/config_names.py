@@ -69,8 +69,8 @@ def check_names(config: Config, before: Config) -> None:
             near = [key for key in _RUN_KEYS if _is_typo(name, key) and _same_kind(value, config.get(key, value))]
         if near and uses <= 1:
             raise ConfigError(
-                f'{name} is not a setting of a run and would be ignored. Did you mean {near[0]!r}? Rename it if it is a '
-                'variable of your own'
+                f'{name} is not a setting of a run and would be ignored. Did you mean {near[0]!r}? Rename it if it is '
+                'a variable'
             )
 
 

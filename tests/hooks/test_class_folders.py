@@ -141,7 +141,9 @@ def test_fewer_classes_in_val_train_where_labels_agree(root, config_of):
     shutil.rmtree(root / 'val' / 'class0')
     (root / 'val.txt').write_text('class1/0.jpg 1\nclass2/0.jpg 2\n')
     both = {f'{split}_dataloader.dataset.classes': NAMES for split in ('train', 'val')}
-    Runner.from_cfg(config_of(**both, **{'val_dataloader.dataset.ann_file': str(root / 'val.txt')})).train()
+    Runner.from_cfg(
+        config_of(**both, **{'val_dataloader.dataset.ann_file': str(root / 'val.txt'), 'work_dir': str(root / 'listed')})
+    ).train()
 
 
 def test_lists_of_classes_that_contradict_are_reported(root, config_of):
