@@ -28,8 +28,8 @@ __all__ = [
     'losses',
     'mergers',
     'optim',
-    'strategies',
     'runner',
+    'strategies',
     'tokenizers',
     'visualization',
 ]

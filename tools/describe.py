@@ -26,6 +26,7 @@ from serkd_mm.config_files import OptionsAction, read_config
 from serkd_mm.distillers.config_errors import ConfigError
 from serkd_mm.distillers.teacher_weights import weights_are_local
 from serkd_mm.errors import one_line_errors
+from serkd_mm.runner import check_config
 from serkd_mm.tokenizers import Feature
 
 NUM_IMAGES = 2
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help='as in tools/train.py')
     args = parser.parse_args()
     config = read_config(args.config, args.cfg_options)
+    check_config(config, read_config(args.config), args.cfg_options)
     if config.model.type != 'RelationDistiller':
         raise SystemExit(f'{args.config}: model.type is {config.model.type}, but only a RelationDistiller distills')
     MMLogger.get_current_instance().setLevel('ERROR')
@@ -62,7 +64,7 @@ def main() -> None:
         tokens_table(model, *features),
         losses_table(model, losses),
         saved_table(model),
-        memory_table(model, saved_bytes, config.train_dataloader.batch_size),
+        memory_table(model, saved_bytes, (config.get('train_dataloader') or {}).get('batch_size', NUM_IMAGES)),
     ):
         console.print(table)
     console.print(teacher_weights, soft_wrap=True)

@@ -9,6 +9,7 @@ custom_hooks = [
     dict(type='WorkDirCheckHook'),  # refuses to overwrite checkpoints; resumes in a moved or copied folder
     dict(type='PlainCheckpointHook'),  # checkpoints load in any torch and in mmpretrain's own tools
     dict(type='StrategyHook'),  # refuses weights in half precision, DeepSpeed, and FSDP of mmengine alone
+    dict(type='CheckpointMatchHook'),  # refuses a checkpoint of another model, such as the teacher's
     dict(type='EpochSeedHook'),  # resuming is bit-exact
     dict(type='FiniteLossHook'),  # stops at a loss that is NaN or infinite, before a checkpoint is saved
     dict(type='ClassNamesHook'),  # reports class folders that differ between training and validation

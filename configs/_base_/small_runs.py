@@ -42,6 +42,7 @@ default_hooks = dict(
 )
 custom_hooks = [
     dict(type='PlainCheckpointHook'),
+    dict(type='CheckpointMatchHook'),
     dict(type='FiniteLossHook'),
     dict(type='ClassNamesHook'),
     dict(type='LabelRangeHook'),

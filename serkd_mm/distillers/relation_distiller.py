@@ -14,8 +14,7 @@ from ..tokenizers import Feature
 from .config_errors import ConfigError, check_keys
 from .default_taps import DEFAULT_TAPS, default_taps
 from .distillation_objective import DistillationObjective
-from .dry_run import check_float32, default_input_size, dry_run
-from .dry_run import check_input_size, default_input_size, dry_run
+from .dry_run import check_float32, check_input_size, default_input_size, dry_run
 from .execution_options import ExecutionOptions
 from .frozen_teacher import FrozenTeacher
 from .input_statistics import InputStatistics, check_preprocessor

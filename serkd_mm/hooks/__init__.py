@@ -1,8 +1,9 @@
 """Training hooks: reproducible epochs, checkpoints that survive a killed process, and early errors on unusable data."""
 
-from .complete_checkpoint_hook import CompleteCheckpointHook
 from .batch_size_hook import BatchSizeHook
+from .checkpoint_match_hook import CheckpointMatchHook
 from .class_names_hook import ClassNamesHook
+from .complete_checkpoint_hook import CompleteCheckpointHook
 from .data_errors import DataError
 from .epoch_seed_hook import EpochSeedHook
 from .finite_loss_hook import FiniteLossHook, NonFiniteLossError
@@ -10,15 +11,16 @@ from .image_error_hook import ImageErrorHook
 from .label_range_hook import LabelRangeHook
 from .plain_checkpoint_hook import PlainCheckpointHook
 from .safe_checkpoint_hook import SafeCheckpointHook
-from .strategy_hook import StrategyHook
 from .skipped_images_hook import SkippedImagesHook
+from .strategy_hook import StrategyHook
 from .work_dir_check_hook import WorkDirCheckHook
 from .work_dir_lock_hook import WorkDirLockHook
 
 __all__ = [
-    'CompleteCheckpointHook',
     'BatchSizeHook',
+    'CheckpointMatchHook',
     'ClassNamesHook',
+    'CompleteCheckpointHook',
     'DataError',
     'EpochSeedHook',
     'FiniteLossHook',
@@ -27,8 +29,8 @@ __all__ = [
     'NonFiniteLossError',
     'PlainCheckpointHook',
     'SafeCheckpointHook',
-    'StrategyHook',
     'SkippedImagesHook',
+    'StrategyHook',
     'WorkDirCheckHook',
     'WorkDirLockHook',
 ]

@@ -2,6 +2,7 @@ from collections.abc import Mapping
 
 from mmengine.config import Config
 
+from ..distillers.config_errors import ConfigError
 from .config_names import check_names, check_removals, check_settings
 from .config_values import check_values
 
@@ -16,8 +17,11 @@ def check_config(config: Config, before: Config, options: Mapping | None, traini
         training: Whether the run trains. Otherwise only the names of the top level are checked. Default: True.
 
     Raises:
-        ConfigError: A name is not read by a run, a removal removes nothing, or a value is unusable.
+        ConfigError: There is no model, a name is not read by a run, a removal removes nothing, or a value is unusable.
     """
+    model = config.get('model')
+    if not isinstance(model, Mapping) or 'type' not in model:
+        raise ConfigError(f'{config.filename} is no config of a run: it has no model=dict(type=...)')
     check_names(config, before)
     if training:
         check_removals(config, before, options)

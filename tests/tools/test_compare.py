@@ -44,6 +44,21 @@ def test_log_of_a_killed_and_resumed_run(tmp_path):
     assert log.memory == 70
 
 
+def test_damaged_lines_are_counted_and_skipped(tmp_path):
+    whole = [training(1, 9.0), training(2, 7.0), {'accuracy/top1': 10.0, 'step': 1}]
+    write_log(tmp_path, '20260101_000000', whole)
+    (file,) = tmp_path.glob('*/vis_data/scalars.json')
+    damaged = b'3\n[1]\n"text"\n{"lr": 0.1}\n\xff\x00\n{"lr": 0.1, "step": 3, "loss": "x", "iter": null}\n{"acc'
+    file.write_bytes(file.read_bytes() + damaged)
+    with pytest.warns(UserWarning, match=r'scalars\.json: 5 lines are damaged and skipped, the first is line 4'):
+        log = RunLog(tmp_path)
+    assert log.term('loss') == [(1, 8.0)]
+    assert log.seconds_per_epoch is None  # The last entry has lost its epoch.
+    file.write_bytes(damaged[:20])
+    with pytest.warns(UserWarning, match='damaged'), pytest.raises(FileNotFoundError, match='no readable entry'):
+        RunLog(tmp_path)
+
+
 def compare(*arguments, succeed=True):
     return run_python('tools/compare.py', *arguments, succeed=succeed)
 

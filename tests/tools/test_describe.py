@@ -55,6 +55,12 @@ def test_config_error_is_reported_without_data(config):
     assert "model.losses.loss_rd.on='superpixel'" in message.splitlines()[-1]
 
 
+def test_file_that_is_no_model_config_is_reported_in_one_line(tmp_path):
+    (tmp_path / 'config.py').write_text('x = 1')
+    output = describe(tmp_path / 'config.py', succeed=False)
+    assert output == f'error: {tmp_path}/config.py is no config of a run: it has no model=dict(type=...)\n'
+
+
 def test_unreadable_teacher_checkpoint_is_reported(config, tmp_path):
     (tmp_path / 'teacher.pth').write_bytes(b'PK')
     message = describe(config, '--cfg-options', f'model.teacher.checkpoint={tmp_path}/teacher.pth', succeed=False)
