@@ -79,11 +79,8 @@ class RelationDistiller(BaseClassifier):
     def _prepare_training(self, student, teacher, views, losses, input_size) -> None:
         """Build what evaluation does not need, and run it once."""
         check_float32(self.student)
-        input_size = self.input_size = tuple(input_size or default_input_size(self.student))
         input_size = self.input_size = check_input_size(input_size) or default_input_size(self.student)
         taps = student.get('taps')
-        if taps is not None and not isinstance(taps, Mapping):
-            raise ConfigError(f'model.student.taps must be a dict of module paths, but is {taps!r}')
         execution = ExecutionOptions.from_config(student, 'model.student')
         execution.apply_memory_format(self.student)
         if not isinstance(taps, (Mapping, NoneType)):

@@ -24,6 +24,8 @@ class CheckpointMatchHook(Hook):
         Raises:
             CheckpointError: No name is one of the model's, or shapes differ.
         """
+        if not isinstance(runner, Runner):
+            return  # The strategies of FlexibleRunner shard the weights.
         state = {name.removeprefix('module.'): value for name, value in checkpoint.get('state_dict', checkpoint).items()}
         model = runner.model
         while hasattr(model, 'module'):  # Wrapped for distributed training or test-time augmentation.
