@@ -94,7 +94,6 @@ def run(name: str, adapt: Callable[[Config], None], flags: Sequence[HookFlag] = 
                 autocast_on_cpu(config)
         return config
 
-    tool.merge_args = merge_and_adapt
     logging.raiseExceptions = False  # A full disk ends the run at its next file; the log would print a traceback a line.
     tool.merge_args, tool.Runner = merge_and_adapt, CheckedRunner
     with one_line_errors():

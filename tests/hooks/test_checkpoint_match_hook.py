@@ -1,4 +1,4 @@
-"""A checkpoint of another model is refused, where mmengine would evaluate or train random weights."""
+"""A checkpoint of another model is refused, where mmengine would start from random weights."""
 
 from copy import deepcopy
 
@@ -22,19 +22,14 @@ def save(file, prefix='', **backbone):
     return str(file)
 
 
-def test_checkpoint_of_a_larger_model_is_refused(config_of, tmp_path):
+def test_training_does_not_start_from_the_checkpoint_of_another_model(config_of, tmp_path):
     teacher = save(tmp_path / 'teacher.pth', embed_dims=48, num_heads=4)
-    for run in (Runner.test, Runner.train):
-        with pytest.raises(CheckpointError, match=r'teacher\.pth.*another model.*\(1, 1, 48\) instead of'):
-            run(Runner.from_cfg(config_of(load_from=teacher, work_dir=f'{tmp_path}/work-{run.__name__}')))
+    with pytest.raises(CheckpointError, match=r'teacher\.pth.*another model.*\(1, 1, 48\) instead of'):
+        Runner.from_cfg(config_of(load_from=teacher)).train()
     with pytest.raises(CheckpointError, match='has no weight of this model'):
-        Runner.from_cfg(config_of(load_from=save(tmp_path / 'other.pth', prefix='encoder.'))).test()
+        Runner.from_cfg(config_of(load_from=save(tmp_path / 'other.pth', prefix='encoder.'))).train()
 
 
-def test_checkpoint_with_another_head_starts_a_training_and_is_not_tested(config_of, tmp_path):
-    file = save(tmp_path / 'pretrained.pth')
-    changes = {'load_from': file, 'model.head.num_classes': 5, 'data_preprocessor.num_classes': 5}
-    Runner.from_cfg(config_of(**changes, **{'val_evaluator.topk': (1,)})).train()
-    with pytest.raises(CheckpointError, match=r'head\.fc\.weight'):
-        Runner.from_cfg(config_of(**changes)).test()
-    Runner.from_cfg(config_of(load_from=file)).test()
+def test_training_starts_from_a_checkpoint_with_another_head(config_of, tmp_path):
+    changes = {'model.head.num_classes': 5, 'data_preprocessor.num_classes': 5}
+    Runner.from_cfg(config_of(load_from=save(tmp_path / 'pretrained.pth'), **changes)).train()
