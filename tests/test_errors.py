@@ -59,11 +59,8 @@ def test_error_of_a_worker_process_is_printed_without_its_traceback(capsys):
 def test_tools_list_the_flags_and_report_errors_in_one_line(image_root, tmp_path):
     assert '--overwrite' in run_python('tools/train.py', '--help')
     training_config(image_root, tmp_path / 'work').dump(tmp_path / 'config.py')
-    wrong = ['--cfg-options', 'model.student.taps.patches=backbone.layer[-1]']
-    train = ['tools/train.py', tmp_path / 'config.py', *wrong]
-    assert run_python(*train, succeed=False).startswith('error: model.student.taps.patches=')
-    no_hooks = [*train, 'custom_hooks=[]', '--overwrite']
-    assert run_python(*no_hooks, succeed=False).startswith("error: --overwrite needs dict(type='WorkDirCheckHook')")
+    train = ['tools/train.py', tmp_path / 'config.py', '--overwrite', '--cfg-options', 'custom_hooks=[]']
+    assert run_python(*train, succeed=False).startswith("error: --overwrite needs dict(type='WorkDirCheckHook')")
 
 
 @pytest.mark.slow

@@ -52,12 +52,12 @@ def to_plain(folder: Path) -> None:
 
 
 def resumed_from(change, epochs: int = 2) -> Act:
-    """Train an epoch, then resume by the tool from what ``change(folder)`` returns."""
+    """Train an epoch, then resume by the tool from what ``change(folder)`` returns, which may be in another folder."""
 
     def act(folder: Path) -> None:
         train(folder, train_cfg__max_epochs=1)
         source = change(folder)
-        tool('train.py', config(folder, train_cfg__max_epochs=epochs), '--resume', source)
+        tool('train.py', config(folder, train_cfg__max_epochs=epochs), '--resume', source, '--overwrite')
         check((folder / 'work' / f'epoch_{epochs}.pth').is_file(), 'the run did not resume')
 
     return act
