@@ -1,6 +1,6 @@
 """Try to break serkd-mm: make it lose data, hang, return wrong results silently, or fail without a clear message.
 
-    python tests/robustness/attempts.py [--only AREA ...] [--match TEXT] [--out FILE]
+    python tests/robustness/attempts.py [--only AREA ...] [--match TEXT ...] [--out FILE]
 
 Each attempt runs in a process by itself with a time limit, on real files and real trainings, and is judged against what
 should happen. The outcomes:
@@ -21,7 +21,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-os.environ.setdefault('OMP_NUM_THREADS', '1')
+os.environ['OMP_NUM_THREADS'] = '1'  # Attempts are forked, and threads of OpenMP do not survive that.
 REPOSITORY = Path(__file__).parents[2]
 # Processes that attempts start import this repository, not an installed package.
 os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get('PYTHONPATH'))))
@@ -53,10 +53,12 @@ def main() -> int:
     """Make the attempts and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--only', nargs='+', choices=AREAS, default=list(AREAS), metavar='AREA', help=', '.join(AREAS))
-    parser.add_argument('--match', default='', help='only attempts whose description contains this text')
+    parser.add_argument('--match', nargs='+', default=[''], metavar='TEXT', help='only attempts whose description has one')
     parser.add_argument('--out', type=Path, help='also write the tables to this file, in Markdown')
     args = parser.parse_args()
-    chosen = [(area, attempt) for area in args.only for attempt in AREAS[area] if args.match in attempt.what]
+    chosen = [
+        (area, attempt) for area in args.only for attempt in AREAS[area] if any(text in attempt.what for text in args.match)
+    ]
     rows, counts = [], {area: Counter() for area in args.only}
     with tempfile.TemporaryDirectory(prefix='attempts-') as folder:
         for number, (area, attempt) in enumerate(chosen, 1):

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from builders import run_python
 
 FOLDER = str(Path(__file__).parent)
 
@@ -22,17 +23,16 @@ def attempts():
     return attempts
 
 
-@pytest.mark.parametrize(
-    ('area', 'what', 'outcome'),
-    [
-        ('config', 'a tap on a module that runs twice', 'refused clearly'),
-        ('pairs', 'a student with frozen stages and weight decay', 'works'),
-        ('numbers', 'permuted tokens', 'works'),
-    ],
-)
-def test_cheap_attempts_have_their_outcome(attempts, area, what, outcome, tmp_path):
-    (attempt,) = [attempt for attempt in attempts.AREAS[area] if attempt.what == what]
-    assert attempts.make(attempt, tmp_path / 'attempt').outcome == outcome
+def test_cheap_attempts_have_their_outcome():
+    # In a fresh process: the threads of OpenMP, which other tests may have started, do not survive the fork of an attempt.
+    expected = {
+        'a tap on a module that runs twice': 'refused clearly',
+        'a student with frozen stages and weight decay': 'works',
+        'permuted tokens': 'works',
+    }
+    output = run_python(f'{FOLDER}/attempts.py', '--match', *expected)
+    for what, outcome in expected.items():
+        assert f': {what}: {outcome}\n' in output, output
 
 
 def test_outcomes_are_judged(attempts, tmp_path):
