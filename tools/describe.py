@@ -24,7 +24,6 @@ from torch import nn
 import serkd_mm  # noqa: F401  (registers the components, and reports a missing package)
 from serkd_mm.config_files import OptionsAction, read_config
 from serkd_mm.distillers.config_errors import ConfigError
-from serkd_mm.distillers.teacher_weights import weights_are_local
 from serkd_mm.errors import one_line_errors
 from serkd_mm.runner import check_config
 from serkd_mm.tokenizers import Feature
@@ -76,14 +75,14 @@ def load_teacher(model: nn.Module) -> str:
     Raises:
         ConfigError: They cannot be read or do not match the teacher.
     """
-    checkpoint = model.teacher.config.checkpoint
-    if checkpoint is not None and weights_are_local(checkpoint):
+    weights = model.teacher.config.weights
+    if weights is not None and weights.is_local:
         model.teacher.load()
-        return f"The teacher's weights: {checkpoint}"
+        return f"The teacher's weights: {weights.shown}"
     model.teacher.loaded = True  # The random weights stay.
-    if checkpoint is None:
+    if weights is None:
         return 'model.teacher.checkpoint is not set: the values of the losses are those of a random teacher.'
-    return f"The teacher's weights ({checkpoint}) are not on this machine: the values are those of a random teacher."
+    return f"The teacher's weights ({weights.shown}) are not on this machine: the values are those of a random teacher."
 
 
 def generated_batch(model: nn.Module) -> dict:

@@ -52,6 +52,17 @@ def check_keys(config: Mapping, valid: Iterable[str], key: str) -> None:
             raise ConfigError(f'{key}.{name} is not a setting. {suggest(name, valid)}')
 
 
+def check_boolean(value: Any, key: str) -> bool:
+    """Return a setting that must be True or False: a text such as ``'no'`` would count as True.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    if not isinstance(value, bool):
+        raise ConfigError(f'{key} must be True or False, but is {value!r}')
+    return value
+
+
 def check_name(name: str, key: str) -> None:
     """Raise if a name of a tap, view or loss cannot name a module, and so the entries of a state dict.
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .config_errors import ConfigError
+from .config_errors import ConfigError, check_boolean
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,10 @@ class ExecutionOptions:
         Raises:
             ConfigError: A setting has the wrong type.
         """
-        compiling, channels_last = config.get('compile', False), config.get('channels_last', False)
+        compiling = config.get('compile', False)
+        channels_last = check_boolean(config.get('channels_last', False), f'{key}.channels_last')
         if not isinstance(compiling, (bool, Mapping)):
             raise ConfigError(f'{key}.compile must be True, False or a dict for torch.compile, but is {compiling!r}')
-        if not isinstance(channels_last, bool):
-            raise ConfigError(f'{key}.channels_last must be True or False, but is {channels_last!r}')
         settings = dict(compiling) if isinstance(compiling, Mapping) else {} if compiling else None
         return cls(key, settings, channels_last)
 

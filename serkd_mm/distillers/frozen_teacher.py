@@ -8,11 +8,12 @@ from mmengine.logging import print_log
 from torch import nn
 
 from ..tokenizers import Feature
+from .config_errors import ConfigError
 from .default_taps import default_taps
 from .input_statistics import InputStatistics, Renormalize
 from .taps import Taps
 from .teacher_config import TEACHER_KEY, TeacherConfig
-from .teacher_weights import fetch_on_all_ranks, load_weights
+from .teacher_weights import fetch_on_all_ranks, load_on_all_ranks
 
 # Layers that compute in the autocast dtype, and hold nearly all weights of a classifier.
 _AUTOCAST_LAYERS = (nn.Linear, nn.modules.conv._ConvNd, nn.MultiheadAttention)
@@ -96,16 +97,20 @@ class FrozenTeacher(nn.Module):
         """
         if self.loaded:
             return
-        checkpoint, allow_random = self.config.checkpoint, self.config.allow_random_teacher
-        if checkpoint is not None and fetch_on_all_ranks(checkpoint, f'{TEACHER_KEY}.checkpoint', allow_random):
-            load_weights(self.model, checkpoint, f'{TEACHER_KEY}.checkpoint')
-            print_log(f'Loaded the teacher from {checkpoint}', logger='current')
-        else:
+        weights, key = self.config.weights, f'{TEACHER_KEY}.checkpoint'
+        problem = f'{key} is not set' if weights is None else fetch_on_all_ranks(weights, key)
+        if problem is None:
+            load_on_all_ranks(self.model, weights, key)
+            print_log(f'Loaded the teacher from {weights.shown} ({weights.path})', logger='current')
+        elif self.config.allow_random_teacher:
             print_log(
-                f'{TEACHER_KEY}.allow_random_teacher is set and there are no weights: distilling from a RANDOM teacher.',
+                f'{TEACHER_KEY}.allow_random_teacher is set and there are no weights ({problem}): distilling from a RANDOM '
+                'teacher.',
                 logger='current',
                 level=logging.WARNING,
             )
+        else:
+            raise ConfigError(problem)
         self.loaded = True
 
     def train(self, mode: bool = True) -> 'FrozenTeacher':

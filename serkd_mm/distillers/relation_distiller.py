@@ -18,7 +18,7 @@ from .dry_run import check_float32, check_input_size, default_input_size, dry_ru
 from .execution_options import ExecutionOptions
 from .frozen_teacher import FrozenTeacher
 from .input_statistics import InputStatistics, check_preprocessor
-from .model_source import find_model
+from .model_source import drop_empty_pretrained, find_model
 from .student_checkpoints import register_plain_student_hooks
 from .taps import Taps
 
@@ -66,6 +66,7 @@ class RelationDistiller(BaseClassifier):
         check_keys(student, ['model', 'taps', 'compile', 'channels_last'], 'model.student')
         check_preprocessor(data_preprocessor, 'data_preprocessor')
         source = find_model(student.get('model'), 'model.student.model')
+        drop_empty_pretrained(source.config, 'model.student.model')
         make_heads_trainable(source.config)
         model = source.build('model.student.model', data_preprocessor)
         super().__init__(init_cfg=init_cfg, data_preprocessor=model.data_preprocessor)

@@ -3,10 +3,12 @@ from typing import Any
 
 import torch
 
+from ..fileio.urls import check_url, is_url, reveal
 from ..ops.sizes import height_and_width
-from .config_errors import ConfigError, check_keys, suggest
+from .config_errors import ConfigError, check_boolean, check_keys, prefix_errors, suggest
 from .execution_options import ExecutionOptions
-from .model_source import check_file, find_model
+from .model_source import ModelSource, check_file, find_model
+from .weights_file import WeightsFile, published_hash
 
 TEACHER_KEY = 'model.teacher'
 _DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
@@ -40,8 +42,9 @@ class TeacherConfig:
         settings = 'model checkpoint taps input_size allow_random_teacher dtype autocast_dtype compile channels_last'
         check_keys(config, settings.split(), TEACHER_KEY)
         self.source = find_model(config.get('model'), f'{TEACHER_KEY}.model')
-        self.allow_random_teacher = bool(config.get('allow_random_teacher', False))
-        self.checkpoint = _checkpoint(config.get('checkpoint'), self.source.weights, self.allow_random_teacher)
+        random = config.get('allow_random_teacher', False)
+        self.allow_random_teacher = check_boolean(random, f'{TEACHER_KEY}.allow_random_teacher')
+        self.weights = _weights(config.get('checkpoint'), config.get('model'), self.source, self.allow_random_teacher)
         self.taps: Mapping[str, str] | None = config.get('taps')
         self.input_size = _input_size(config.get('input_size'))
         self.dtype = _dtype(config.get('dtype', 'float32'), 'dtype')
@@ -75,13 +78,11 @@ def _autocast_dtype(name: Any, stored: torch.dtype) -> torch.dtype | None:
     return stored
 
 
-def _checkpoint(checkpoint: Any, zoo_weights: str | None, allow_random: bool) -> str | None:
-    """The path or URL of the weights, checked without reading them."""
+def _weights(checkpoint: Any, model: Any, source: ModelSource, allow_random: bool) -> WeightsFile | None:
+    """The file of the weights, checked without reading it."""
     key = f'{TEACHER_KEY}.checkpoint'
     if checkpoint is True:
-        if zoo_weights is None:
-            raise ConfigError(f"{key}=True means the zoo's weights, but the zoo has none for {TEACHER_KEY}.model")
-        return zoo_weights
+        checkpoint = _zoo_weights(model, source, key)
     if checkpoint in (None, False, ''):
         if allow_random:
             return None
@@ -91,6 +92,24 @@ def _checkpoint(checkpoint: Any, zoo_weights: str | None, allow_random: bool) ->
         )
     if not isinstance(checkpoint, str):
         raise ConfigError(f'{key} must be a path, a URL or True, but is {checkpoint!r}')
-    if '://' not in checkpoint and not allow_random:
-        check_file(checkpoint, key)
-    return checkpoint
+    checkpoint = reveal(checkpoint)
+    if not is_url(checkpoint):
+        if not allow_random:
+            check_file(checkpoint, key)
+        return WeightsFile(checkpoint)
+    with prefix_errors(key):
+        check_url(checkpoint)
+    return WeightsFile(checkpoint, published_hash(checkpoint, in_zoo=checkpoint == source.weights))
+
+
+def _zoo_weights(model: Any, source: ModelSource, key: str) -> str:
+    """The URL of the zoo's weights."""
+    if source.weights is not None:
+        return source.weights
+    given = 'a dict' if isinstance(model, Mapping) else repr(str(model))
+    why = (
+        f'the zoo has none for {given}'
+        if isinstance(model, str) and not model.endswith('.py')
+        else f'{TEACHER_KEY}.model is {given}, not a name of the zoo'
+    )
+    raise ConfigError(f"{key}=True means the zoo's weights, but {why}. Set {key} to a file or URL")

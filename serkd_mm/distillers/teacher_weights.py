@@ -1,102 +1,123 @@
 """Weights of the teacher: downloaded once per machine, read without running code, and matched key by key."""
 
 import os
+import zlib
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from threading import Event, Thread
 
 import torch
 from mmengine.dist import all_gather_object
 from torch import nn
 
+from ..errors import raise_on_all_ranks
+from ..fileio.downloads import DownloadError
 from ..fileio.safe_loading import CheckpointError, read_checkpoint
 from .config_errors import ConfigError
+from .weight_checks import check_weights, read_state_dict
+from .weights_file import WeightsFile
 
-# Prefixes of entries in some checkpoints that are not weights of the model.
-_NOT_WEIGHTS = ('data_preprocessor.', 'distill.')
+# Ranks that wait for a download meet this often: far more often than any process group times out.
+_MEETING_SECONDS = 2.0
 
 
-def fetch_on_all_ranks(checkpoint: str, key: str, allow_missing: bool = False) -> bool:
+def fetch_on_all_ranks(file: WeightsFile, key: str) -> str | None:
     """Make the weights readable on every machine; to be called on every rank. One rank of each machine downloads.
 
     Args:
-        checkpoint: A path or a URL.
-        key: Config key of ``checkpoint``, for messages.
-        allow_missing: Return False instead of raising. Default: False.
+        file: The checkpoint.
+        key: Config key of the checkpoint, for messages.
 
     Returns:
-        Whether every rank can read the weights.
-
-    Raises:
-        ConfigError: One rank cannot; it is raised on all ranks, so none waits for another.
+        Why a rank cannot read the weights, the same on all ranks, so none waits for another. None if all can.
     """
-    problems = [problem for problem in all_gather_object(_fetch(checkpoint)) if problem is not None]
-    if problems and not allow_missing:
-        raise ConfigError(f'{key}={checkpoint!r} could not be fetched: {problems[0]}')
-    return not problems
+    problem = next((problem for problem in _outcomes_on_all_ranks(file) if problem), None)
+    return problem and f'{key}={file.shown!r} could not be fetched: {problem}'
 
 
-def weights_are_local(checkpoint: str) -> bool:
-    """Whether the weights of a path or URL are on this machine."""
-    return _local_path(checkpoint).is_file()
-
-
-def load_weights(model: nn.Module, checkpoint: str, key: str) -> None:
-    """Load a fetched checkpoint, which must hold every weight of the model and nothing else.
+def load_on_all_ranks(model: nn.Module, file: WeightsFile, key: str) -> None:
+    """Load a fetched checkpoint on every rank; to be called on every rank.
 
     Args:
         model: The model to load into.
-        checkpoint: A path or a fetched URL, in mmengine's format (``state_dict`` inside) or a plain state dict.
-        key: Config key of ``checkpoint``, for messages.
+        file: The checkpoint, in mmengine's format (``state_dict`` inside) or a plain state dict.
+        key: Config key of the checkpoint, for messages.
 
     Raises:
-        ConfigError: The file cannot be read safely, or its keys or shapes do not match the model.
+        ConfigError: On one rank the file cannot be read safely, does not match the model, or holds values that no trained
+            model has; or two machines have different files. It is raised on all ranks.
     """
-    where = f'{key}={checkpoint!r}'
+    with raise_on_all_ranks():
+        checksum = _load(model, file, key)
+    if len(set(all_gather_object(checksum))) > 1:
+        raise ConfigError(f'{key}={file.shown!r}: the machines have different files of this name; copy one to all of them')
+
+
+def _outcomes_on_all_ranks(file: WeightsFile) -> list[str | None]:
+    """Fetch, and return the error message of each rank. Meanwhile the ranks meet, so that no collective times out."""
+    stop, outcome = Event(), []
+    thread = Thread(target=lambda: outcome.append(_fetch(file, stop)), daemon=True)
+    thread.start()
     try:
-        state_dict = _state_dict(read_checkpoint(_local_path(checkpoint), where), where)
+        while True:
+            thread.join(_MEETING_SECONDS)
+            outcomes = all_gather_object(tuple(outcome))
+            if all(outcomes):
+                return [problem for (problem,) in outcomes]
+    finally:
+        stop.set()
+
+
+def _fetch(file: WeightsFile, stop: Event) -> str | None:
+    """Fetch the weights of a URL on the first rank of a machine; return the error message, None without an error."""
+    try:
+        if not file.is_url or int(os.environ.get('LOCAL_RANK', '0')) == 0:
+            file.fetch(stop)
+    except (DownloadError, CheckpointError) as error:
+        return str(error)
+    except Exception as error:  # Any: an exception that is not returned would leave the other ranks waiting.
+        return f'{type(error).__name__}: {error}'
+    return None
+
+
+def _load(model: nn.Module, file: WeightsFile, key: str) -> int:
+    """Load a checkpoint, which must hold every weight of the model and nothing else; return a checksum of the weights."""
+    where = f'{key}={file.shown!r}'
+    try:
+        content = read_checkpoint(file.path, f'{where} (in {file.path})' if file.is_url else where)
     except CheckpointError as error:
-        raise ConfigError(str(error)) from error
+        advice = f'. Delete {file.path} to download it again' if file.is_url else ''
+        raise ConfigError(f'{error}{advice}') from error
+    state_dict = read_state_dict(content, where)
+    check_weights(state_dict, model, where)
     try:
         missing, unexpected = model.load_state_dict(state_dict, strict=False)
     except RuntimeError as error:
-        raise ConfigError(f'{where} is of another architecture: {error}') from error
+        raise ConfigError(f'{where} is of another architecture: {_one_line(error)}. {_advice(key)}') from error
     missing = [name for name in missing if not name.endswith('num_batches_tracked')]
     if missing or unexpected:
         raise ConfigError(
-            f'{where} does not match the teacher. {_listed("Missing", missing)} {_listed("Unexpected", unexpected)}'
+            f'{where} does not match the teacher. {_listed("Missing", missing)} {_listed("Unexpected", unexpected)} '
+            f'{_advice(key)}'
         )
+    return _checksum(model.state_dict())
 
 
-def _fetch(checkpoint: str) -> str | None:
-    """Download the weights of a URL on the first rank of a machine; return the error message, None without an error."""
-    path, is_url = _local_path(checkpoint), '://' in checkpoint
-    try:
-        if is_url and int(os.environ.get('LOCAL_RANK', '0')) == 0 and not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(checkpoint, str(path), progress=os.isatty(2))
-        return None if is_url or path.is_file() else 'there is no such file'
-    except (OSError, RuntimeError) as error:  # Returned, so that no rank waits for this one.
-        return f'{type(error).__name__}: {error}'
+def _checksum(state_dict: Mapping[str, torch.Tensor]) -> int:
+    """A checksum of all values, the same on any machine."""
+    checksum = 0
+    for value in state_dict.values():
+        checksum = zlib.crc32(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy(), checksum)
+    return checksum
 
 
-def _local_path(checkpoint: str) -> Path:
-    """Path of the weights on this machine: for a URL, where ``torch.hub`` and mmengine keep their downloads."""
-    if '://' not in checkpoint:
-        return Path(checkpoint)
-    return Path(torch.hub.get_dir()) / 'checkpoints' / checkpoint.rsplit('/', 1)[1]
+def _advice(key: str) -> str:
+    return f'Is {key.removesuffix(".checkpoint")}.model the config that these weights were trained with?'
 
 
-def _state_dict(checkpoint: Any, where: str) -> dict[str, torch.Tensor]:
-    """The weights inside a checkpoint, named as in the plain model."""
-    for name in ('state_dict', 'model'):
-        if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(name), Mapping):
-            checkpoint = checkpoint[name]
-            break
-    if not isinstance(checkpoint, Mapping) or not all(isinstance(value, torch.Tensor) for value in checkpoint.values()):
-        raise ConfigError(f'{where} holds no state_dict')
-    names = ((name.removeprefix('module.'), value) for name, value in checkpoint.items())
-    return {name: value for name, value in names if not name.startswith(_NOT_WEIGHTS)}
+def _one_line(error: Exception) -> str:
+    """The first few lines of a message of torch, as one."""
+    lines = [line.strip().rstrip('.') for line in str(error).splitlines()]
+    return '; '.join(lines[1:4] or lines) + ('; ...' if len(lines) > 4 else '')
 
 
 def _listed(title: str, names: list[str]) -> str:

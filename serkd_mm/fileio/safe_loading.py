@@ -2,6 +2,7 @@
 
 import pickle
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,19 @@ from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.utils import digit_version
 
 from ..errors import UserError
+
+# What torch and zipfile raise for damaged files.
+_DAMAGE = (
+    OSError,
+    RuntimeError,
+    EOFError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 class CheckpointError(UserError, ValueError):
@@ -52,24 +66,54 @@ def read_checkpoint(path: str | Path, where: str) -> Any:
         The content of the file: tensors and plain values.
 
     Raises:
-        CheckpointError: The file is missing, is damaged, or holds more than tensors and plain values.
+        CheckpointError: The file is missing, is damaged, or holds more than tensors and plain values. Damage inside a
+            tensor is found by the checksums of the zip archive; files of the older format, without ``zip``, have none.
     """
     allow_mmengine_checkpoints()  # Repeated: the forks of mmengine reset torch's list of safe classes after each load.
     try:
+        _check_checksums(path, where)
         return torch.load(path, map_location='cpu', weights_only=True)
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as error:
         if not _has_checkpoint_header(path):
-            raise CheckpointError(
-                f'{where} cannot be read; is it complete? It does not start like a checkpoint of torch'
-            ) from error
+            what = 'It is a web page' if _is_web_page(path) else 'It does not start like a checkpoint of torch'
+            raise CheckpointError(f'{where} cannot be read; is it complete? {what}') from error
         raise CheckpointError(
             f'{where} holds more than weights, and is not read because it could run code. If you trust its source, reduce '
             f"it to its state_dict first (mmpretrain's tools/model_converters/publish_model.py does this). {error}"
         ) from error
     except FileNotFoundError as error:
         raise CheckpointError(f'{where}: there is no such file') from error
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError) as error:
+    except _DAMAGE as error:
         raise CheckpointError(f'{where} cannot be read; is it complete? {type(error).__name__}: {error}') from error
+
+
+def _check_checksums(path: str | Path, where: str) -> None:
+    """Compare each record of a zip archive with its CRC, which ``torch.load`` does not do.
+
+    Raises:
+        CheckpointError: A record is damaged.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        records = archive.infolist()
+        # Records are never folders: torch would read one that is marked as a folder (by a bit of its entry) as zeros.
+        damaged = next((record.filename for record in records if record.external_attr & 0x10), None)
+        # All checksums are 0 where torch.serialization.set_crc32_options turned them off.
+        if damaged is None and any(record.CRC for record in records):
+            damaged = archive.testzip()
+    if damaged is not None:
+        raise CheckpointError(
+            f'{where} is damaged: its record {damaged!r} does not have the checksum that it was saved with'
+        )
+
+
+def _is_web_page(path: str | Path) -> bool:
+    """Whether a file starts like HTML: the login page of a proxy, or an error message."""
+    with Path(path).open('rb') as file:
+        return file.read(512).lstrip(b'\xef\xbb\xbf \t\r\n').lower().startswith((b'<!doctype', b'<html', b'<head', b'<?xml'))
 
 
 def _has_checkpoint_header(path: str | Path) -> bool:

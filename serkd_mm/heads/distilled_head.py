@@ -16,10 +16,15 @@ class DistilledHead(ClsHead):
         distilled_training: If False, the labels train both classifiers through their mean: the same student without a
             teacher, as timm's setting of that name does. Default: True.
         kwargs: As for mmpretrain's head.
+
+    Raises:
+        ValueError: ``distilled_training`` is not a bool.
     """
 
     def __init__(self, *args, distilled_training: bool = True, **kwargs) -> None:
         super().__init__(*args, **kwargs)
+        if not isinstance(distilled_training, bool):
+            raise ValueError(f'distilled_training must be True or False, but got {distilled_training!r}')
         self.distilled_training = distilled_training
 
     @abstractmethod

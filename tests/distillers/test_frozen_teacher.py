@@ -3,6 +3,7 @@
 import copy
 import logging
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from mmpretrain.registry import MODELS
 
 from serkd_mm.distillers.config_errors import ConfigError
 from serkd_mm.distillers.teacher_weights import fetch_on_all_ranks
+from serkd_mm.distillers.weights_file import WeightsFile
 
 
 @pytest.fixture
@@ -71,10 +73,10 @@ def test_a_url_is_fetched_once_when_training_starts(checkpoint, weights, tmp_pat
     url = checkpoint.as_uri()  # file:// takes the same path as https://, without a network
     config = distiller_config(teacher__checkpoint=url, teacher__allow_random_teacher=False)
     model = MODELS.build(config)
-    cached = tmp_path / 'cache' / 'hub' / 'checkpoints' / 'teacher.pth'
-    assert not cached.exists()
+    assert not (tmp_path / 'cache').exists()
     model.init_weights()
-    assert cached.is_file()
+    (cached,) = (tmp_path / 'cache' / 'hub' / 'checkpoints').iterdir()
+    assert re.fullmatch(r'teacher-[0-9a-f]{8}\.pth', cached.name)
     assert torch.equal(model.teacher.model.head.fc.weight, weights['head.fc.weight'])
     checkpoint.unlink()
     assert torch.equal(from_checkpoint(url).teacher.model.head.fc.weight, weights['head.fc.weight'])
@@ -115,8 +117,9 @@ def test_checkpoint_true_means_the_zoo_s_weights():
             input_size=(3, 32, 32),
         )
     )
-    assert model.teacher.config.checkpoint.startswith('https://')
-    assert model.teacher.config.checkpoint.endswith('.pth')
+    weights = model.teacher.config.weights
+    assert weights.location.startswith('https://')
+    assert weights.location.endswith(f'-{weights.published_hash}.pth')
 
 
 @pytest.mark.skipif(digit_version(torch.__version__) < digit_version('2.6'), reason='older torch cannot allow classes')
@@ -193,5 +196,5 @@ def test_an_unreadable_folder_is_an_error_of_every_rank(monkeypatch):
         raise PermissionError(13, 'Permission denied', str(path))
 
     monkeypatch.setattr(Path, 'is_file', refuse)
-    with pytest.raises(ConfigError, match=r'model\.teacher\.checkpoint.*could not be fetched: PermissionError'):
-        fetch_on_all_ranks('/no/access/teacher.pth', 'model.teacher.checkpoint')
+    problem = fetch_on_all_ranks(WeightsFile('/no/access/teacher.pth'), 'model.teacher.checkpoint')
+    assert problem.startswith("model.teacher.checkpoint='/no/access/teacher.pth' could not be fetched: PermissionError")
