@@ -78,6 +78,13 @@ MISTAKES = [
     (dict(teacher__model=dict(TEACHER, backbone=dict(type='NoSuchNet'))), 'model.teacher.model', 'NoSuchNet'),
     (dict(teacher__model=dict(TEACHER, head=dict(TEACHER['head'], num_classes=7))), 'model.losses.loss_kd', '(2, 7)'),
     (dict(teacher__allow_random_teacher=False), 'model.teacher.checkpoint', 'allow_random_teacher'),
+    (dict(teacher__allow_random_teacher='no'), 'model.teacher.allow_random_teacher', "True or False, but is 'no'"),
+    (dict(teacher__allow_random_teacher=1), 'model.teacher.allow_random_teacher', 'True or False'),
+    (dict(teacher__channels_last='no'), 'model.teacher.channels_last', "'no'"),
+    (dict(student__channels_last=0), 'model.student.channels_last', 'True or False'),
+    (dict(student__compile='no'), 'model.student.compile', "'no'"),
+    (dict(views__superpixels__merger__detach_association='no'), 'model.views.superpixels.merger', 'detach_association'),
+    (dict(student__model__head__distilled_training='no'), 'model.student.model', 'distilled_training must be True or False'),
     (
         dict(teacher__allow_random_teacher=False, teacher__checkpoint='teachr.pth'),
         'model.teacher.checkpoint',

@@ -8,7 +8,7 @@ from datetime import timedelta
 import file_server
 import pytest
 import torch
-from builders import TEACHER, build_distiller, run_ranks
+from builders import TEACHER, distiller_config, run_ranks
 from mmpretrain.registry import MODELS
 from torch import distributed
 
@@ -18,69 +18,50 @@ NUM_RANKS = 2
 GROUP_SECONDS = 5  # The process group times out before the slow download ends.
 
 
-def run_rank(rank, folder, url):
-    """Load the teacher; write a weight of it, or the error, and the seconds that it took."""
+def run_rank(rank, folder, urls):
+    """Load a teacher from each URL; write a weight of it, or the error, and the seconds that it took."""
     os.environ.update(LOCAL_RANK=str(rank), TORCH_HOME=f'{folder}/cache', SERKD_MM_DOWNLOAD_TIMEOUT='2')
     timeout = timedelta(seconds=GROUP_SECONDS)
     distributed.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2, timeout=timeout)
-    start, outcome = time.monotonic(), {}
-    try:
-        if url.startswith('/'):  # Each rank as on a machine of its own.
-            url = url.format(rank=rank)
-        model = build_distiller(teacher__checkpoint=url, teacher__allow_random_teacher=False)
-        outcome['weight'] = model.teacher.model.head.fc.weight
-    except ValueError as error:
-        outcome['error'] = str(error)
-    torch.save(dict(outcome, seconds=time.monotonic() - start), f'{folder}/{rank}.pth')
+    outcomes = []
+    for url in urls:
+        start, outcome = time.monotonic(), {}
+        # A path with {rank} is a file of that name on two machines.
+        config = distiller_config(teacher__checkpoint=url.format(rank=rank), teacher__allow_random_teacher=False)
+        try:
+            model = MODELS.build(config)
+            model.teacher.load()
+            outcome['weight'] = model.teacher.model.head.fc.weight
+        except ValueError as error:
+            outcome['error'] = str(error)
+        outcomes.append(dict(outcome, seconds=time.monotonic() - start))
+    torch.save(outcomes, f'{folder}/{rank}.pth')
     distributed.destroy_process_group()
 
 
-def outcomes(url, folder):
-    run_ranks(__file__, NUM_RANKS, folder, url)
-    return [torch.load(folder / f'{rank}.pth', weights_only=True) for rank in range(NUM_RANKS)]
-
-
-@pytest.fixture
-def teacher(tmp_path):
-    """The file of a teacher."""
-    torch.save(MODELS.build(dict(TEACHER)).state_dict(), tmp_path / 'teacher.pth')
-    return tmp_path / 'teacher.pth'
-
-
-def test_download_that_takes_longer_than_the_group_s_timeout(teacher, tmp_path):
+def test_ranks_agree_on_a_slow_download_a_stalled_one_and_files_that_differ(tmp_path):
+    weights = MODELS.build(dict(TEACHER)).state_dict()
+    paths = []
+    for name in ('teacher', 'different0', 'different1', 'damaged0', 'damaged1'):
+        paths.append(tmp_path / f'{name}.pth')
+        torch.save(weights | {'head.fc.bias': torch.full((4,), float(name == 'different1'))}, paths[-1])
+    content = paths[0].read_bytes()
+    paths[-1].write_bytes(content[: len(content) // 2])
     with file_server.file_server() as server:
-        url = server.serve('teacher.pth', teacher.read_bytes(), file_server.slow)
-        ranks = outcomes(url, tmp_path)
-    assert len(server.requests) == 1
-    expected = torch.load(teacher, weights_only=True)['head.fc.weight']
-    for rank in ranks:
-        assert torch.equal(rank['weight'], expected)
-        assert rank['seconds'] > GROUP_SECONDS + 1
-
-
-def test_server_that_stalls_is_reported_on_all_ranks(teacher, tmp_path):
-    with file_server.file_server() as server:
-        ranks = outcomes(server.serve('teacher.pth', teacher.read_bytes(), file_server.stalled), tmp_path)
-    for rank in ranks:
-        assert 'could not be fetched: TimeoutError: timed out' in rank['error']
-        assert rank['seconds'] < 20
-
-
-def test_different_or_damaged_files_of_two_machines_are_reported_on_all_ranks(teacher, tmp_path):
-    weights = torch.load(teacher, weights_only=True)
+        urls = [server.serve('slow.pth', content, file_server.slow), server.serve('x.pth', content, file_server.stalled)]
+        urls += [str(tmp_path / 'different{rank}.pth'), str(tmp_path / 'damaged{rank}.pth')]
+        run_ranks(__file__, NUM_RANKS, tmp_path, *urls)
+    assert len(server.requests) == 2  # One rank downloads.
     for rank in range(NUM_RANKS):
-        torch.save(weights | {'head.fc.bias': torch.full((4,), float(rank))}, tmp_path / f'machine{rank}.pth')
-    (tmp_path / 'a').mkdir()
-    for rank in outcomes(str(tmp_path / 'machine{rank}.pth'), tmp_path / 'a'):
-        assert 'the machines have different files of this name' in rank['error']
-
-    content = (tmp_path / 'machine1.pth').read_bytes()
-    (tmp_path / 'machine1.pth').write_bytes(content[: len(content) // 2])
-    (tmp_path / 'b').mkdir()
-    for rank in outcomes(str(tmp_path / 'machine{rank}.pth'), tmp_path / 'b'):
-        assert 'machine1.pth' in rank['error']
-        assert 'cannot be read; is it complete?' in rank['error']
+        slow, stalled, different, damaged = torch.load(tmp_path / f'{rank}.pth', weights_only=True)
+        assert torch.equal(slow['weight'], weights['head.fc.weight'])
+        assert slow['seconds'] > GROUP_SECONDS + 1
+        assert 'could not be fetched: TimeoutError: timed out' in stalled['error']
+        assert stalled['seconds'] < 15
+        assert 'the machines have different files of this name' in different['error']
+        assert 'damaged1.pth' in damaged['error']
+        assert 'cannot be read; is it complete?' in damaged['error']
 
 
 if __name__ == '__main__':
-    run_rank(int(sys.argv[3]), sys.argv[1], sys.argv[2])
+    run_rank(int(sys.argv[-1]), sys.argv[1], sys.argv[2:-1])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from builders import PREPROCESSOR, TEACHER, Command, build_distiller, distiller_config, images, labels
+from builders import PREPROCESSOR, TEACHER, Command, build_distiller, cnn_distiller_config, distiller_config, images, labels
 from mmengine.logging import MMLogger
 from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.utils import digit_version
@@ -144,6 +144,61 @@ def test_a_checkpoint_that_does_not_match_is_refused(tmp_path, weights, damage, 
     with pytest.raises(ConfigError, match=message) as error:
         from_checkpoint(save(tmp_path, damage(weights)))
     assert 'model.teacher.checkpoint' in str(error.value)
+
+
+def with_value(weights, name, value, dtype=torch.float32):
+    changed = weights[name].to(dtype, copy=True)
+    changed.view(-1)[3] = value
+    return dict(weights, **{name: changed})
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (lambda w: with_value(w, 'head.fc.weight', float('nan')), r'NaN or infinite: head\.fc\.weight\.'),
+        (lambda w: with_value(w, 'backbone.pos_embed', float('inf')), r'NaN or infinite: backbone\.pos_embed\.'),
+        (lambda w: with_value(w, 'head.fc.weight', 1e300, torch.float64), r'NaN or infinite: head\.fc\.weight\.'),
+        (lambda w: with_value(w, 'head.fc.weight', float('inf'), torch.float16), r'NaN or infinite: head\.fc\.weight\.'),
+        (lambda w: dict(w, **{'head.fc.weight': w['head.fc.weight'].to(torch.int8)}), r'head\.fc\.weight \(int8\)'),
+        (lambda w: dict(w, **{'head.fc.weight': w['head.fc.weight'] > 0}), r'head\.fc\.weight \(bool\)'),
+        (lambda w: dict(w, **{'head.fc.weight': w['head.fc.weight'] + 0j}), r'head\.fc\.weight \(complex64\)'),
+        (lambda w: dict(w, **{'head.fc.weight': w['head.fc.weight'].to_sparse()}), r'fc\.weight \(float32, sparse_coo\)'),
+        (lambda w: dict(w, **{'head.fc.weight': w['head.fc.weight'].to('meta')}), r'fc\.weight \(float32, without data\)'),
+        (
+            lambda w: dict(w, **{'module.head.fc.bias': w['head.fc.bias'] + 1}),
+            r'with and without the prefix "module\.": module\.head\.fc\.bias\.',
+        ),
+        (lambda w: {3: torch.ones(1)}, 'holds no state_dict'),
+    ],
+)
+def test_weights_that_no_trained_model_has_are_refused_by_name(tmp_path, weights, change, message):
+    with pytest.raises(ConfigError, match=rf'^model\.teacher\.checkpoint=.*{message}') as error:
+        from_checkpoint(save(tmp_path, change(weights)))
+    assert 'backbone.cls_token' not in str(error.value)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_stored_in_another_precision_load(tmp_path, weights, dtype):
+    model = from_checkpoint(save(tmp_path, {name: value.to(dtype) for name, value in weights.items()}))
+    loaded = model.teacher.model.head.fc.weight
+    assert loaded.dtype == torch.float32
+    torch.testing.assert_close(loaded, weights['head.fc.weight'].to(dtype).float(), rtol=0, atol=0)
+
+
+def test_buffers_of_batch_norm_load_and_negative_variances_are_refused(tmp_path):
+    weights = build_distiller(cnn_distiller_config).teacher.model.state_dict()
+    assert any(value.dtype == torch.int64 for value in weights.values())
+    settings = dict(config=cnn_distiller_config, teacher__allow_random_teacher=False)
+    build_distiller(**settings, teacher__checkpoint=str(save(tmp_path, weights)))
+    name = next(name for name in weights if name.endswith('running_var'))
+    with pytest.raises(ConfigError, match=f'negative variances: {re.escape(name)}'):
+        build_distiller(**settings, teacher__checkpoint=str(save(tmp_path, with_value(weights, name, -1.0))))
+
+
+def test_checkpoint_true_needs_a_name_of_the_zoo():
+    message = r'model\.teacher\.model is a dict, not a name of the zoo\. Set model\.teacher\.checkpoint to a file or URL'
+    with pytest.raises(ConfigError, match=message):
+        build_distiller(teacher__checkpoint=True)
 
 
 @pytest.mark.parametrize('keep', [0, 100, 0.5])
