@@ -11,6 +11,7 @@ from mmpretrain_tools import HookFlag
 
 import serkd_mm  # noqa: F401  (registers the components, and reports a missing package)
 from serkd_mm.fileio.run_lock import RunLock
+from serkd_mm.fileio.urls import conceal_teacher
 from serkd_mm.fileio.work_dir import checkpoint_folder, find_start
 from serkd_mm.hooks.work_dir_lock_hook import LOCK_FILE
 
@@ -31,8 +32,9 @@ FLAGS = [
 
 
 def adapt(config) -> None:
-    """Check the work folder before anything is built, and adapt the config."""
+    """Check the work folder before anything is built, keep passwords out of what is written, and adapt the config."""
     check_work_dir(config)
+    conceal_teacher(config)
     allow_no_workers(config)
 
 

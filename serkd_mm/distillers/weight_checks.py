@@ -90,7 +90,7 @@ def _is_finite(value: torch.Tensor, own: torch.Tensor | None) -> bool:
         return True
     finite = (value if own is None else value.to(own.dtype)).isfinite()
     if own is not None and own.shape == value.shape:
-        finite |= ~own.isfinite()
+        finite |= ~own.isfinite().to(finite.device)
     return bool(finite.all())
 
 

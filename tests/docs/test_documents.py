@@ -19,7 +19,8 @@ from mmpretrain.registry import MODELS
 
 import serkd_mm
 from serkd_mm.distillers.config_errors import ConfigError
-from serkd_mm.fileio import AtomicBackend, CheckpointError, WorkDirError, WriteError, processes
+from serkd_mm.distillers.weights_file import WeightsFile
+from serkd_mm.fileio import AtomicBackend, CheckpointError, DownloadError, WorkDirError, WriteError, processes
 from serkd_mm.fileio.run_lock import RunLock
 from serkd_mm.fileio.work_dir import find_start
 from serkd_mm.hooks import DataError, NonFiniteLossError
@@ -203,6 +204,16 @@ def raise_error(part, image_root, tmp_path):
     elif part == 'holds more than weights':
         torch.save(dict(state_dict={}, meta=Command(str(tmp_path / 'trap'))), file)
         MODELS.build(distiller_config(**settings)).teacher.load()
+    elif part == 'does not have the checksum':
+        torch.save(torch.arange(100.0), file)
+        file.write_bytes(file.read_bytes().replace(b'\x80\x3f', b'\x80\x40'))
+        MODELS.build(distiller_config(**settings)).teacher.load()
+    elif part == 'could not be fetched':
+        settings['teacher__checkpoint'] = (tmp_path / 'missing.pth').as_uri()
+        MODELS.build(distiller_config(**settings)).teacher.load()
+    elif part == 'not the published file':
+        torch.save({}, file)
+        WeightsFile(file.as_uri(), published_hash='0123abcd').fetch()
     elif part == '--resume finds':
         file.write_bytes(b'PK')
         (tmp_path / 'last_checkpoint').write_text(str(file))
@@ -239,6 +250,9 @@ def raise_error(part, image_root, tmp_path):
 ERRORS = {
     'does not match': ConfigError,
     'holds more than weights': ConfigError,
+    'could not be fetched': ConfigError,
+    'not the published file': DownloadError,
+    'does not have the checksum': ConfigError,
     '--resume finds': CheckpointError,
     'would overwrite': WorkDirError,
     'is in use': WorkDirError,
@@ -254,6 +268,7 @@ ERRORS = {
 @pytest.mark.parametrize('part', ERRORS)
 def test_quoted_file_and_training_errors_are_the_real_ones(part, image_root, tmp_path, monkeypatch):
     monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')  # As the tools do.
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
     with pytest.raises(ERRORS[part]) as error:
         raise_error(part, image_root, tmp_path)
     assert re.search(quoted(part), str(error.value)), error.value
