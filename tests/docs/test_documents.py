@@ -194,23 +194,26 @@ def test_quoted_config_errors_are_the_real_ones(part):
     assert re.search(quoted(part), str(error.value)), error.value
 
 
+def change_a_bit(file):
+    torch.save(torch.arange(100.0), file)
+    file.write_bytes(file.read_bytes().replace(b'\x80\x3f', b'\x80\x40'))
+
+
+TEACHER_FILES = {
+    'does not match': lambda file: torch.save(dict(list(MODELS.build(TEACHER).state_dict().items())[1:]), file),
+    'holds more than weights': lambda file: torch.save(dict(meta=Command(str(file.with_name('trap')))), file),
+    'does not have the checksum': change_a_bit,
+    'could not be fetched': lambda file: None,
+}
+
+
 def raise_error(part, image_root, tmp_path):
     """Make a mistake outside the config's text, which raises the error that is quoted with ``part``."""
     file = tmp_path / 'epoch_1.pth'
-    settings = dict(teacher__checkpoint=str(file), teacher__allow_random_teacher=False)
-    if part == 'does not match':
-        torch.save(dict(list(MODELS.build(TEACHER).state_dict().items())[1:]), file)
-        MODELS.build(distiller_config(**settings)).teacher.load()
-    elif part == 'holds more than weights':
-        torch.save(dict(state_dict={}, meta=Command(str(tmp_path / 'trap'))), file)
-        MODELS.build(distiller_config(**settings)).teacher.load()
-    elif part == 'does not have the checksum':
-        torch.save(torch.arange(100.0), file)
-        file.write_bytes(file.read_bytes().replace(b'\x80\x3f', b'\x80\x40'))
-        MODELS.build(distiller_config(**settings)).teacher.load()
-    elif part == 'could not be fetched':
-        settings['teacher__checkpoint'] = (tmp_path / 'missing.pth').as_uri()
-        MODELS.build(distiller_config(**settings)).teacher.load()
+    if part in TEACHER_FILES:
+        TEACHER_FILES[part](file)
+        url = file.as_uri() if part == 'could not be fetched' else str(file)
+        MODELS.build(distiller_config(teacher__checkpoint=url, teacher__allow_random_teacher=False)).teacher.load()
     elif part == 'not the published file':
         torch.save({}, file)
         WeightsFile(file.as_uri(), published_hash='0123abcd').fetch()
