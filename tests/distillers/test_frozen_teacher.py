@@ -114,7 +114,7 @@ def test_checkpoint_true_means_the_zoo_s_weights():
             teacher__model='vit-base-p16_mae-1600e-pre_8xb128-coslr-100e_in1k',
             teacher__checkpoint=True,
             data_preprocessor=None,
-            input_size=(3, 32, 32),
+            input_size=(3, 64, 64),
         )
     )
     weights = model.teacher.config.weights
