@@ -1,6 +1,7 @@
 """One training step on generated images while the model is built, so that errors show before training."""
 
 import logging
+from traceback import walk_tb
 from typing import Any
 
 import torch
@@ -73,13 +74,19 @@ def dry_run(distiller: nn.Module, input_size: tuple[int, int, int]) -> None:
         raise
     except Exception as error:  # Models raise many kinds of errors for an input that does not fit.
         raise ConfigError(
-            f'model: a step on generated images of {tuple(images.shape)} failed; if your images have another size, set '
-            f'model.input_size to (channels, height, width). {type(error).__name__}: {error}'
+            f'{_part_of(error, distiller)}: a step on generated images of {tuple(images.shape)} failed; if your images have '
+            f'another size, set model.input_size to (channels, height, width). {type(error).__name__}: {error}'
         ) from error
     _check_reached(distiller.student)
     distiller.distill.check_shared_parts()
     distiller.zero_grad(set_to_none=True)
     distiller.train()
+
+
+def _part_of(error: Exception, distiller: nn.Module) -> str:
+    """Config key of the part in which an error was raised."""
+    in_teacher = any(frame.f_locals.get('self') is distiller.teacher for frame, _ in walk_tb(error.__traceback__))
+    return 'model.teacher' if in_teacher else 'model'
 
 
 def _set_modes(distiller: nn.Module) -> None:

@@ -85,8 +85,8 @@ class Renormalize(nn.Module):
         teacher_mean, teacher_std = (torch.tensor(values, dtype=torch.float64) for values in (teacher.mean, teacher.std))
         scale, shift = std / teacher_std, (mean - teacher_mean) / teacher_std
         self.identity = bool((scale == 1).all() and (shift == 0).all())
-        self.register_buffer('scale', scale.float().view(-1, 1, 1), persistent=False)
-        self.register_buffer('shift', shift.float().view(-1, 1, 1), persistent=False)
+        self.register_buffer('scale', scale.to(torch.get_default_dtype()).view(-1, 1, 1), persistent=False)
+        self.register_buffer('shift', shift.to(torch.get_default_dtype()).view(-1, 1, 1), persistent=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Convert images ``(B, 3, H, W)``, or ``(B, 1, H, W)``, whose channels are not flipped."""

@@ -41,3 +41,25 @@ def test_a_tap_inside_a_block_with_gradient_checkpointing_is_refused_because_it_
         gradients.append([weight.grad for weight in model.parameters() if weight.grad is not None])
     for with_checkpoints, without in zip(*gradients, strict=True):
         torch.testing.assert_close(with_checkpoints, without)
+
+
+def test_an_error_of_the_teacher_on_generated_images_names_the_teacher():
+    gray = dict(num_classes=10, mean=[127.5], std=[127.5])
+    config = cnn_distiller_config(
+        input_size=(1, 32, 32),
+        data_preprocessor=gray,
+        student__model__backbone__in_channels=1,
+        teacher__model__data_preprocessor=gray,
+    )
+    with pytest.raises(ConfigError, match=r'^model\.teacher: a step on generated images.*failed.*3 channels'):
+        MODELS.build(config)
+
+
+def test_float64_as_the_default_dtype():
+    torch.set_default_dtype(torch.float64)
+    try:
+        model = build_distiller(cnn_distiller_config).train()
+        losses = model(images().double(), labels(), mode='loss')
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(loss.dtype == torch.float64 and loss.isfinite() for loss in losses.values())

@@ -14,5 +14,8 @@ def test_the_gradient_cannot_be_differentiated(loss):
     (expected,) = torch.autograd.grad(value, student, retain_graph=True)
     (gradient,) = torch.autograd.grad(value, student, create_graph=True)
     assert torch.equal(gradient, expected)
+    penalty = gradient.square().sum()
     with pytest.raises(RuntimeError, match='differentiable once'):
-        gradient.square().sum().backward()
+        penalty.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match='differentiable once'):
+        torch.autograd.grad(penalty, student)

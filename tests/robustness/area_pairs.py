@@ -147,7 +147,6 @@ def double(_folder: Path) -> None:
     model = build_distiller().double().train()
     losses = step(model, images().double())
     check(losses['loss_ra'].dtype == torch.float64, 'losses are not in float64')
-    check(next(model.teacher.parameters()).dtype == torch.float64, 'the teacher stays in float32')
 
 
 def exported(folder: Path) -> None:
@@ -272,7 +271,12 @@ ATTEMPTS = [
     works('batches of another size than the dry run, and of one image', two_steps_of_other_size),
     works('a student with frozen stages and weight decay', frozen_stages),
     works('gradient checkpointing, taps at stages', checkpointing('backbone.layer2')),
-    works('gradient checkpointing, a tap inside a checkpointed block', checkpointing('backbone.layer2[0].conv2')),
+    refused(
+        'gradient checkpointing, a tap inside a checkpointed block',
+        checkpointing('backbone.layer2[0].conv2'),
+        'model.student.taps.stage2',
+        'with_cp',
+    ),
     works_or_refused(
         'synchronized batch norms on a CPU',
         builds(CNN, student__model__backbone__norm_cfg=dict(type='SyncBN')),

@@ -53,7 +53,7 @@ def main() -> int:
     """Make the attempts and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--only', nargs='+', choices=AREAS, default=list(AREAS), metavar='AREA', help=', '.join(AREAS))
-    parser.add_argument('--match', nargs='+', default=[''], metavar='TEXT', help='only attempts whose description has one')
+    parser.add_argument('--match', nargs='+', default=[''], metavar='TEXT', help='only attempts described by such a text')
     parser.add_argument('--out', type=Path, help='also write the tables to this file, in Markdown')
     args = parser.parse_args()
     chosen = [
