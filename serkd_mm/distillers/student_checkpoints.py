@@ -5,8 +5,11 @@ loaded. State-dict hooks do this: mmengine and torch both call them, and mmengin
 """
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any
 
+import torch
+from mmengine.model import is_model_wrapper
 from torch import nn
 
 from .checkpoint_migration import migrate_distill_names
@@ -57,3 +60,49 @@ def _rename(names: OrderedDict, old: str, new: str) -> None:
     for name in list(names):
         value = names.pop(name)
         names[new + name[len(old) :] if name.startswith(old) else name] = value
+
+
+def mismatches(model: nn.Module, state_dict: Mapping[str, torch.Tensor]) -> list[str]:
+    """Describe entries of a checkpoint that a model does not have, or that it has in another shape, and those it lacks.
+
+    Args:
+        model: Any model. What its modules below ``distill.`` convert when they load counts as fitting.
+        state_dict: The checkpoint's entries, which stay as they are.
+    """
+    model = _unwrapped(model)
+    found = {name: tuple(value.shape) for name, value in _converted(model, state_dict).items()}
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    return [
+        *(f'{name} is missing' for name in expected if name not in found),
+        *(f'{name} is not part of this model' for name in found if name not in expected),
+        *(
+            f'{name} has shape {found[name]} in the file and {shape} in this model'
+            for name, shape in expected.items()
+            if found.get(name, shape) != shape
+        ),
+    ]
+
+
+def distillation_mismatches(model: nn.Module, state_dict: Mapping[str, torch.Tensor]) -> list[str]:
+    """Describe as :func:`mismatches` the entries below ``distill.``; nothing if a file has none, as a plain student."""
+    if not any(name.startswith(_DISTILL) for name in state_dict):
+        return []
+    return [text for text in mismatches(model, state_dict) if text.startswith(_DISTILL)]
+
+
+def _converted(model: nn.Module, state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the entries after the conversions that the modules below ``distill`` apply when they load."""
+    entries = dict(state_dict)
+    distill = getattr(model, 'distill', None)
+    if distill is None:
+        return entries
+    migrate_distill_names(distill, entries, _DISTILL)
+    for name, module in distill.named_modules():
+        prefix = f'{_DISTILL}{name}.' if name else _DISTILL
+        for hook in module._load_state_dict_pre_hooks.values():
+            hook(entries, prefix, {}, False, [], [], [])
+    return entries
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    return model.module if is_model_wrapper(model) else model

@@ -1,32 +1,48 @@
 from functools import partial
 
-import numpy as np
+from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from mmengine.runner.utils import set_random_seed
 from mmpretrain.registry import HOOKS
 from torch.utils.data import DataLoader
+
+from .seeding import derive_seed, index_sampler, run_seed, set_seed
 
 
 @HOOKS.register_module()
 class EpochSeedHook(Hook):
-    """Seed every epoch from the seed of the run and the epoch number alone, so that resuming is bit-exact.
+    """Seed every epoch from the seed of the run, the epoch number and the rank, so that resuming is bit-exact.
 
     mmengine does not save the random state. Without this hook, a resumed run augments and mixes other images than an
-    uninterrupted one. All worker processes, persistent ones too, restart in each epoch, because they draw the
-    augmentations. The first epoch keeps the seed set at the start of the run: no run resumes inside it.
+    uninterrupted one, and every rank draws the same Mixup and CutMix. All worker processes, persistent ones too, restart in
+    each epoch, because they draw the augmentations. On rank 0 the first epoch keeps the seed set at the start of the run: no
+    run resumes inside it. The seed of the sampler, which all ranks share, is saved in checkpoints, because a run without
+    ``randomness.seed`` draws another one at each start.
     """
 
     priority = 'VERY_HIGH'
 
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Save the seed of the sampler, if it has one."""
+        seed = getattr(index_sampler(runner.train_dataloader), 'seed', None)
+        if isinstance(seed, int):
+            checkpoint['meta']['sampler_seed'] = seed
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Restore the seed of the sampler when the run resumes."""
+        if runner._resume and 'sampler_seed' in checkpoint.get('meta', {}):
+            sampler = index_sampler(runner.train_dataloader)
+            if hasattr(sampler, 'seed'):
+                sampler.seed = checkpoint['meta']['sampler_seed']
+
     def before_train_epoch(self, runner: Runner) -> None:
-        """Seed Python, NumPy and torch. As at the start, ranks differ only with ``randomness.diff_rank_seed``."""
-        if runner.epoch == 0:
+        """Seed Python, NumPy and torch by rank, and the worker processes by rank and number."""
+        if runner.epoch == 0 and get_rank() == 0:
             return
-        (drawn,) = np.random.SeedSequence((runner.seed, runner.epoch)).generate_state(1)
-        seed = int(drawn >> 1)
-        set_random_seed(seed, diff_rank_seed=runner._randomness_cfg.get('diff_rank_seed', False))
-        _restart_workers(runner.train_dataloader, seed)
+        seed = run_seed(runner)
+        set_seed(derive_seed(seed, runner.epoch, get_rank()))
+        if runner.epoch:
+            _restart_workers(runner.train_dataloader, derive_seed(seed, runner.epoch))
 
 
 def _restart_workers(loader: DataLoader, seed: int) -> None:

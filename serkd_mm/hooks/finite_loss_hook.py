@@ -14,7 +14,7 @@ _ADVICE = (
 
 
 class NonFiniteLossError(UserError, FloatingPointError):
-    """A loss, or a weight after a step, is infinite or NaN. The message says when, which one, and what to do."""
+    """A loss, or a saved value, is infinite or NaN. The message says when, which one, and what to do."""
 
 
 @HOOKS.register_module()
@@ -22,8 +22,7 @@ class FiniteLossHook(Hook):
     """Stop a run whose loss is infinite or NaN, before a checkpoint of it is saved.
 
     The hook reads the values that mmengine's ``RuntimeInfoHook`` logs in the same iteration, so it transfers nothing more
-    from the device. The weights can become non-finite while the loss is finite, through the step itself or through the
-    images of another rank. They are checked before they are saved.
+    from the device. What becomes non-finite while the loss is finite is found by :class:`FiniteStateHook`.
     """
 
     priority = 'HIGH'  # After RuntimeInfoHook; before an EMA is updated and before a checkpoint is saved.
@@ -46,24 +45,12 @@ class FiniteLossHook(Hook):
             terms = ', '.join(f'{name}={value:.4g}' for name, value in losses.items())
             raise NonFiniteLossError(
                 f'iteration {runner.iter + 1}, epoch {runner.epoch + 1}: {", ".join(wrong)} is not finite. '
-                f'Terms: {terms}. {_advice(runner)}'
-            )
-
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Check the weights of the checkpoint.
-
-        Raises:
-            NonFiniteLossError: A weight is infinite or NaN. No checkpoint is written or removed.
-        """
-        wrong = [name for name, value in checkpoint['state_dict'].items() if not value.isfinite().all()]
-        if wrong:
-            when = 'iteration {iter}, epoch {epoch}'.format(**checkpoint['meta'])
-            raise NonFiniteLossError(
-                f'{when}: {len(wrong)} of the weights are not finite, for example {wrong[0]}. {_advice(runner)}'
+                f'Terms: {terms}. {advice(runner)}'
             )
 
 
-def _advice(runner: Runner) -> str:
+def advice(runner: Runner) -> str:
+    """Return what to do about non-finite values, and which checkpoint continues."""
     last = latest_checkpoint(runner.work_dir)
     resume = f'--resume continues from the last checkpoint, {last}' if last else 'There is no earlier checkpoint'
     return f'This state is not saved. {resume}. {_ADVICE}'

@@ -1,8 +1,10 @@
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from mmengine.dist import all_gather, get_world_size
+from mmengine.logging import print_log
 from mmpretrain.registry import MODELS
 from torch import nn
 
@@ -24,7 +26,8 @@ class RRDLoss(BaseDistillationLoss):
     embeddings of all ranks in rank order, so all queues are equal. Batch sizes may differ between ranks; exchanging them
     synchronizes with the device once a step, with several ranks only. In evaluation mode the queue does not change.
 
-    Linear layers and queue are saved under ``distill.``, so resuming is exact.
+    Linear layers and queue are saved under ``distill.``, so resuming is exact. With another ``queue_size`` the newest
+    embeddings of the checkpoint are kept, in their order.
 
     Args:
         queue_size: Number K of the teacher's embeddings in the queue. Default: 16384.
@@ -55,6 +58,7 @@ class RRDLoss(BaseDistillationLoss):
         self.register_module('teacher_map', None)
         self.register_buffer('queue', torch.zeros(queue_size, embed_dim))
         self.register_buffer('num_enqueued', torch.zeros((), dtype=torch.long))
+        self._register_load_state_dict_pre_hook(_keep_newest, with_module=True)
 
     def compare(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
         """Compare features ``(B, C_s)`` with ``(B, C_t)``; tokens ``(B, L, C)`` and maps ``(B, C, H, W)`` are averaged.
@@ -109,6 +113,26 @@ class RRDLoss(BaseDistillationLoss):
 def _frozen_linear(*widths: int) -> nn.Linear:
     """A linear layer that is not trained."""
     return nn.Linear(*widths).requires_grad_(False)
+
+
+def _keep_newest(loss: RRDLoss, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Resize the queue of a state dict; one that cannot be read is left out, so that no empty slot counts as used."""
+    queue, number = state_dict.get(f'{prefix}queue'), state_dict.get(f'{prefix}num_enqueued')
+    if number is None:
+        return
+    if queue is None or queue.ndim != 2 or queue.shape[1] != loss.queue.shape[1]:
+        del state_dict[f'{prefix}num_enqueued']
+    elif len(queue) != len(loss.queue):
+        num_kept = min(int(number), len(queue), len(loss.queue))
+        slots = torch.arange(int(number) - num_kept, int(number)) % len(queue)
+        resized = queue.new_zeros(loss.queue.shape)
+        resized[:num_kept] = queue[slots.to(queue.device)]
+        state_dict[f'{prefix}queue'], state_dict[f'{prefix}num_enqueued'] = resized, number.new_tensor(num_kept)
+        print_log(
+            f'{prefix}queue: the checkpoint has queue_size={len(queue)} and this run {len(loss.queue)}; the newest '
+            f'{num_kept} embeddings are kept.',
+            logger='current',
+        )
 
 
 def _pooled(feature: torch.Tensor) -> torch.Tensor:

@@ -134,6 +134,42 @@ def test_resuming_is_bit_exact():
     assert torch.equal(second.queue, whole.queue)
 
 
+@pytest.mark.parametrize('size', [3, 6, 8, 11, 30])
+@pytest.mark.parametrize('batches', [1, 2, 5])
+def test_queue_of_another_size_keeps_the_newest_embeddings_in_order(batches, size):
+    saved, continued = build(), build(seed=1, queue_size=size)
+    seen = []
+    for step in range(batches):
+        teacher = tensor(3, 6, seed=step)
+        saved(tensor(3, 5), teacher)
+        seen.extend(embed(saved.teacher_map, teacher))
+    continued.eval()(tensor(3, 5), teacher)
+    continued.train().load_state_dict(saved.state_dict())
+    kept = seen[-min(size, 8) :]
+    assert continued.num_enqueued == (len(kept) if size != 8 else len(seen))
+    for step in range(2):
+        student, teacher = tensor(2, 5, seed=50 + step), tensor(2, 6, seed=60 + step)
+        kept.extend(embed(saved.teacher_map, teacher))
+        value = continued(student, teacher)
+        torch.testing.assert_close(
+            value.double(), by_definition(continued, student, teacher, kept[-size:]), rtol=1e-4, atol=1e-6
+        )
+
+
+@pytest.mark.parametrize('name', ['queue', 'num_enqueued'])
+def test_queue_without_its_counter_or_of_another_width_starts_empty(name):
+    saved, continued = build(), build(embed_dim=5 if name == 'num_enqueued' else 4)
+    saved(tensor(3, 5), tensor(3, 6))
+    state = {'queue': saved.queue, 'num_enqueued': saved.num_enqueued}
+    if name == 'queue':
+        del state['queue']
+        continued.load_state_dict(state, strict=False)
+    else:
+        with pytest.raises(RuntimeError, match='size mismatch for queue'):
+            continued.load_state_dict(state, strict=False)
+    assert continued.num_enqueued == 0
+
+
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_half_precision_is_promoted_and_autocast_changes_nothing(dtype):
     student, teacher = tensor(3, 5).to(dtype), tensor(3, 6).to(dtype)

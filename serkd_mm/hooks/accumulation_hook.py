@@ -1,0 +1,53 @@
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.runner import IterBasedTrainLoop, Runner
+from mmpretrain.registry import HOOKS
+from torch import nn
+
+
+@HOOKS.register_module()
+class AccumulationHook(Hook):
+    """Take the optimizer's step at the end of every epoch, so that no checkpoint lies between two steps.
+
+    Accumulated gradients are not saved. mmengine lets a group of ``accumulative_counts`` iterations continue in the next
+    epoch; a run that resumes there loses the gradients of the first part. With this hook the last group of an epoch may be
+    smaller, and its losses are divided by its own size. In iteration-based trainings checkpoints must be saved between
+    groups.
+    """
+
+    def before_run(self, runner: Runner) -> None:
+        """Check the interval of checkpoints in an iteration-based training.
+
+        Raises:
+            ValueError: A checkpoint would be saved with accumulated gradients.
+        """
+        if not isinstance(getattr(runner, '_train_loop', None), IterBasedTrainLoop):
+            return
+        for hook in runner.hooks:
+            if isinstance(hook, CheckpointHook) and not hook.by_epoch and hook.interval > 0:
+                for size in map(accumulative_counts, single_wrappers(runner.optim_wrapper)):
+                    if hook.interval % size or hook.save_begin % size:
+                        raise ValueError(
+                            f'default_hooks.checkpoint.interval={hook.interval} must be a multiple of '
+                            f'optim_wrapper.accumulative_counts={size}, and save_begin={hook.save_begin} too: a checkpoint '
+                            'between two steps of the optimizer does not hold the accumulated gradients'
+                        )
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Let a new group of iterations begin with the epoch, and the last one end with it."""
+        if isinstance(runner.train_loop, IterBasedTrainLoop):
+            return
+        for wrapper in single_wrappers(runner.optim_wrapper):
+            if accumulative_counts(wrapper) > 1:
+                # Without the model, whose BatchNorm layers mmengine would warn about in each epoch.
+                wrapper.initialize_count_status(nn.Identity(), 0, len(runner.train_dataloader))
+
+
+def single_wrappers(wrapper: OptimWrapper) -> list[OptimWrapper]:
+    """Return the wrappers of single optimizers."""
+    return list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+
+
+def accumulative_counts(wrapper: OptimWrapper) -> int:
+    """Return over how many iterations a wrapper accumulates gradients."""
+    return getattr(wrapper, '_accumulative_counts', 1)

@@ -1,0 +1,32 @@
+"""Seeds that follow from the seed of the run and a position in it, so that a resumed run draws the same numbers."""
+
+import random
+
+import numpy as np
+import torch
+from mmengine.dist import get_rank
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader, Sampler
+
+
+def run_seed(runner: Runner) -> int:
+    """Return the seed of the run, which is equal on all ranks also with ``randomness.diff_rank_seed``."""
+    return runner.seed - (get_rank() if runner._randomness_cfg.get('diff_rank_seed', False) else 0)
+
+
+def derive_seed(*numbers: int) -> int:
+    """Return a seed that is determined by non-negative numbers, the seed of the run first. Trailing zeros change nothing."""
+    (drawn,) = np.random.SeedSequence(numbers).generate_state(1)
+    return int(drawn >> 1)
+
+
+def set_seed(seed: int) -> None:
+    """Seed Python, NumPy, and torch on all devices."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def index_sampler(loader: DataLoader) -> Sampler:
+    """Return the sampler that draws the indices of a dataloader, also where a batch sampler wraps it."""
+    return getattr(loader.batch_sampler, 'sampler', loader.sampler)
