@@ -3,7 +3,8 @@
 import argparse
 
 import pytest
-from builders import REPOSITORY, run_python
+import torch
+from builders import REPOSITORY, run_python, training_config
 from mmengine.config import Config
 
 from serkd_mm.config_files import ConfigFileError, OptionsAction, merge_options, read_config
@@ -49,3 +50,15 @@ def test_tools_report_a_broken_config_in_one_line(tool, tmp_path):
     error = run_python(REPOSITORY / 'tools' / tool, tmp_path / 'broken.py', succeed=False)
     assert 'Traceback' not in error
     assert 'broken.py cannot be read as a config' in error.strip().splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_holds_no_weights_by_name_is_named(image_root, tmp_path):
+    training_config(image_root, tmp_path / 'work').dump(tmp_path / 'config.py')
+    torch.save([1, 2], tmp_path / 'list.pth')
+    error = run_python(
+        REPOSITORY / 'tools' / 'test.py', tmp_path / 'config.py', tmp_path / 'list.pth', cwd=tmp_path, succeed=False
+    )
+    assert 'Traceback' not in error
+    assert 'list.pth' in error
+    assert 'holds a list, but no weights' in error

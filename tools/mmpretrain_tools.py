@@ -6,7 +6,7 @@ import gc
 import importlib.util
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -19,7 +19,7 @@ from mmengine.device import get_device
 from serkd_mm.config_files import OptionsAction, merge_options, read_config
 from serkd_mm.distillers.config_errors import ConfigError
 from serkd_mm.errors import one_line_errors
-from serkd_mm.fileio.safe_loading import read_checkpoint
+from serkd_mm.fileio.safe_loading import CheckpointError, read_checkpoint
 from serkd_mm.fileio.work_dir import latest_checkpoint
 from serkd_mm.runner import CheckedRunner, check_config
 
@@ -128,7 +128,7 @@ def check_checkpoint(config: Config) -> None:
     """Check the checkpoint of ``load_from`` or ``resume`` before anything is built.
 
     Raises:
-        CheckpointError: It is missing, is damaged or would run code; the message names it.
+        CheckpointError: It is missing, is damaged, would run code or holds no weights; the message names it.
     """
     path, where = config.get('load_from'), 'load_from={!r}'
     if not path and config.get('resume'):
@@ -137,7 +137,9 @@ def check_checkpoint(config: Config) -> None:
             '--resume finds {!r} (--resume FILE continues from another), which',
         )
     if path and '://' not in path:
-        read_checkpoint(path, where.format(path))
+        checkpoint = read_checkpoint(path, where.format(path))
+        if not isinstance(checkpoint, Mapping):
+            raise CheckpointError(f'{where.format(path)} holds a {type(checkpoint).__name__}, but no weights by name')
 
 
 def run_on_cpu(config: Config) -> None:

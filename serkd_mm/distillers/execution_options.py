@@ -63,21 +63,22 @@ class ExecutionOptions:
             raise ConfigError(f'{self.key}.compile: {type(model).__name__} has no backbone to compile')
         _replace_numpy_scalars(model.backbone)
         try:
-            _compile(model.backbone, set(tapped), self.compile)
+            _compile(model.backbone, set(tapped), self.compile, f'{self.key}.compile')
         except (TypeError, RuntimeError) as error:
             raise ConfigError(f'{self.key}.compile={self.compile}: {error}') from error
 
 
-def _compile(module: nn.Module, tapped: set[nn.Module], settings: dict[str, Any]) -> None:
+def _compile(module: nn.Module, tapped: set[nn.Module], settings: dict[str, Any], key: str) -> None:
     """Compile a module, or its children if one of them is tapped or if the module has no forward of its own."""
     holds_tap = any(inner in tapped for inner in module.modules() if inner is not module)
     if holds_tap or isinstance(module, (nn.ModuleList, nn.ModuleDict)):
         for child in module.children():
-            _compile(child, tapped, settings)
+            _compile(child, tapped, settings, key)
     elif next(module.children(), None) is not None:  # In a single layer there is nothing to fuse.
         # A bound method instead of module.compile(): a copy of the module (an EMA model) runs its own weights, and hooks
         # stay outside.
-        module.forward = MethodType(torch.compile(_separate_function(type(module).forward), **settings), module)
+        compiled = torch.compile(_separate_function(type(module).forward), **settings)
+        module.forward = MethodType(_name_compiler_errors(compiled, key), module)
 
 
 def _separate_function(forward: Callable) -> FunctionType:
@@ -87,6 +88,24 @@ def _separate_function(forward: Callable) -> FunctionType:
         return forward(module, *inputs, **settings)
 
     return FunctionType(run.__code__.replace(), run.__globals__, run.__name__, None, run.__closure__)
+
+
+def _name_compiler_errors(compiled: Callable, key: str) -> Callable:
+    """Add the config key to errors of the compiler, which runs at the first call."""
+
+    def run(module: nn.Module, *inputs: Any, **settings: Any) -> Any:
+        try:
+            return compiled(module, *inputs, **settings)
+        except RuntimeError as error:
+            if type(error).__module__ not in ('torch._dynamo.exc', 'torch._inductor.exc'):
+                raise
+            reason = str(error).strip().split('\n\n')[0]
+            raise ConfigError(
+                f'{key}: the compiler failed; leave the setting out, or install what is missing (a C++ compiler, and Triton '
+                f'for a GPU). {type(error).__name__}: {reason}'
+            ) from error
+
+    return run
 
 
 def _replace_numpy_scalars(model: nn.Module) -> None:

@@ -48,7 +48,9 @@ def load_all_weights(model: nn.Module, checkpoint: Any, where: str) -> None:
     try:
         missing, _ = model.load_state_dict({re.sub(r'^module\.', '', name): weights[name] for name in weights}, strict=False)
     except RuntimeError as error:
-        raise CheckpointError(f'{where} is of another model: {error}') from error
+        _, first, *others = str(error).strip().split('\n')  # Of a large model, hundreds of weights differ.
+        more = f' The same holds for {len(others)} others.' if others else ''
+        raise CheckpointError(f'{where} is of another model: {first.strip()}{more}') from error
     entries = model.state_dict(keep_vars=True).items()
     needed = {name for name, value in entries if _is_weight(value) and not name.startswith('distill.')}
     # Modules of a distiller have the prefix `student.`, its state dict has not.

@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from builders import build_distiller, cnn_distiller_config, distiller_config, images, labels
+from builders import REPOSITORY, build_distiller, cnn_distiller_config, distiller_config, images, labels, run_python
 from mmpretrain.registry import MODELS
 
 from serkd_mm.distillers.config_errors import ConfigError
@@ -63,3 +63,16 @@ def test_float64_as_the_default_dtype():
     finally:
         torch.set_default_dtype(torch.float32)
     assert all(loss.dtype == torch.float64 and loss.isfinite() for loss in losses.values())
+
+
+@pytest.mark.slow
+def test_a_missing_compiler_is_reported_with_the_setting(tmp_path):
+    code = 'from builders import *; build_distiller(student__compile=True).train()(images(), labels(), mode="loss")'
+    missing = str(tmp_path / 'none')
+    settings = dict(
+        CXX=missing, CC=missing, TORCHINDUCTOR_CACHE_DIR=str(tmp_path / 'cache'), TORCHINDUCTOR_COMPILE_THREADS='1'
+    )
+    paths = f'{REPOSITORY}:{REPOSITORY / "tests"}'
+    error = run_python('-c', code, succeed=False, PYTHONPATH=paths, **settings)
+    assert 'ConfigError: model.student.compile: the compiler failed' in error
+    assert 'C++ compiler' in error

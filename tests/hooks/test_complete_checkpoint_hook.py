@@ -83,3 +83,10 @@ def test_tool_refuses_an_empty_checkpoint_in_one_line(image_root, tmp_path):
     output = run_python('tools/test.py', tmp_path / 'config.py', tmp_path / 'empty.pth', succeed=False)
     assert f"error: '{tmp_path}/empty.pth' holds 0 entries, but not " in output.splitlines()[-1]
     assert 'Traceback' not in output
+
+
+def test_a_checkpoint_of_another_width_is_refused_in_a_short_message(student):
+    other = {name: torch.zeros(3) for name in MODELS.build(STUDENT).state_dict()}
+    with pytest.raises(CheckpointError, match=r'another model: size mismatch for .*The same holds for \d+ others') as error:
+        load_all_weights(student, other, 'FILE')
+    assert len(str(error.value)) < 400

@@ -98,7 +98,7 @@ def of_plain_mmpretrain(folder: Path) -> Path:
 
 PREFIXED = same_accuracy(lambda c: dict(c, state_dict={f'module.{name}': value for name, value in c['state_dict'].items()}))
 ATTEMPTS = [
-    refused('resume from a folder', resumed_from(lambda f: f / 'work'), 'work', '--resume'),
+    refused('resume from a folder', resumed_from(lambda f: f / 'work'), 'work', 'directory'),
     works('resume from a link', resumed_from(by_link)),
     works('resume by a relative path', resumed_from(lambda f: 'work/epoch_1.pth')),
     works('resume from a checkpoint of a newer version with more keys', resumed_from(with_more_keys)),

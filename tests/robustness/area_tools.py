@@ -227,7 +227,7 @@ ATTEMPTS = [
     refused('draw an unknown tap', drawn('--tap', 'patch'), 'patch'),
     refused('draw superpixel 9999', drawn('--superpixel', '9999'), '9999'),
     refused('draw superpixel -1', drawn('--superpixel', '-1'), '-1'),
-    refused('draw on a device that is not there', no_device, 'cuda'),
+    refused('draw on a device that is not there', no_device, 'NVIDIA driver'),
     refused('write the digits twice', digits_again, 'digits'),
     refused('dist_train.sh with a busy port', busy_port, 'port', 'address already in use', seconds=150),
     refused(

@@ -168,7 +168,9 @@ def failure(text: str) -> ToolError:
     if 'Traceback (most recent call last)' in text and errors:
         message = text[errors[-1] :]
         return ToolError(message, message.startswith('serkd_mm.'))
-    return ToolError('\n'.join(text.strip().splitlines()[-_LAST_LINES:]), is_ours=True)
+    lines = text.strip().splitlines()
+    last = lines[-1:] if lines and lines[-1].startswith('error: ') else lines[-_LAST_LINES:]
+    return ToolError('\n'.join(last), is_ours=True)
 
 
 def all_pass(acts: Iterable[Act]) -> Act:
