@@ -67,10 +67,11 @@ class FrozenTeacher(nn.Module):
             The features by tap.
         """
         # The teacher follows the images, not the distiller, so a copy of the distiller on another device does not move it.
-        # It follows them to their device only: images for a student in half precision must not convert its weights.
-        if self.renormalize.scale.device != inputs.device:
-            self.to(inputs.device)
-        inputs = inputs.to(self.renormalize.scale.dtype)
+        # Images for a student in half precision do not convert its weights; float64 does.
+        dtype = torch.promote_types(self.renormalize.scale.dtype, inputs.dtype)
+        if (self.renormalize.scale.device, self.renormalize.scale.dtype) != (inputs.device, dtype):
+            self.to(inputs.device, dtype)
+        inputs = inputs.to(dtype)
         if self.config.input_size is not None:
             inputs = F.interpolate(inputs, self.config.input_size, mode='bicubic', antialias=True)
         with self.autocast(inputs.device.type), self.taps.record(tuple(inputs.shape[-2:])) as features:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .precision import most_exact
+from .precision import at_least_float32, most_exact
 from .squared_distances import relation_loss
 
 # Angles per block: on a CPU as many as fit its caches, on a GPU enough to occupy it.
@@ -74,7 +74,9 @@ def angle_relation_loss(student: Tensor, teacher: Tensor, min_distance: float = 
     Raises:
         ValueError: The two sides are not 3-D, or differ in B or L.
     """
-    return relation_loss(partial(_losses_and_gradient, min_distance=min_distance), student, teacher)
+    mixed = at_least_float32(student).dtype == torch.float32
+    compare = partial(_losses_and_gradient, min_distance=min_distance, mixed=mixed)
+    return relation_loss(compare, student, teacher)
 
 
 def use_triton(tensor: Tensor) -> bool:
@@ -115,9 +117,12 @@ def triton_runs(device: torch.device) -> bool:
     return works
 
 
-def _losses_and_gradient(student: Tensor, teacher: Tensor, min_distance: float) -> tuple[Tensor, Tensor]:
-    """The losses ``(B,)`` between squared distances, and their gradient ``(B, L, L)`` with respect to the student's."""
-    if student.dtype == torch.float32 and use_triton(student):
+def _losses_and_gradient(student: Tensor, teacher: Tensor, min_distance: float, mixed: bool) -> tuple[Tensor, Tensor]:
+    """The losses ``(B,)`` between squared distances, and their gradient ``(B, L, L)`` with respect to the student's.
+
+    ``mixed`` lets the Triton kernel choose float32 or float64 for each image, as :mod:`squared_distances` does on a CPU.
+    """
+    if mixed and use_triton(student):
         from .angle_relation_triton import angle_sums  # noqa: PLC0415 (Triton is not installed everywhere)
     else:
         angle_sums = blockwise_angle_sums

@@ -27,3 +27,8 @@ def float32_products_are_exact() -> bool:
         return torch.get_float32_matmul_precision() == 'highest'
     except RuntimeError:
         return False
+
+
+def reads_are_free(tensor: torch.Tensor) -> bool:
+    """Whether Python can look at values without waiting for a device."""
+    return tensor.device.type == 'cpu'

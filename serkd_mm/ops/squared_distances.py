@@ -7,15 +7,16 @@ Both relation losses are functions of the squared distances D, which follow from
 
 Memory is O(B L^2). Both lines subtract large numbers from each other, which loses digits between close tokens i and j. The
 gradients with respect to D_ik and D_jk are then large, and nearly cancel in every other token k. So an image with close
-tokens is computed in float64, all others in float32. The losses are scalars: their gradient with respect to D, and through D
-with respect to the tokens, is computed together with the value, and only the last is stored.
+tokens is computed in float64, all others in float32. A GPU, which would have to be waited for to know them, computes all in
+float64 except the sums over angles. The losses are scalars: their gradient with respect to D, and through D with respect to
+the tokens, is computed together with the value, and only the last is stored.
 """
 
 from collections.abc import Callable
 
 import torch
 
-from .precision import at_least_float32, autocast_off, float32_products_are_exact, most_exact
+from .precision import at_least_float32, autocast_off, float32_products_are_exact, most_exact, reads_are_free
 from .precomputed_gradient import attach_gradient
 
 # Tokens closer than 1e-6 of their norm are equal: float32 cannot resolve a direction between them.
@@ -49,10 +50,10 @@ def relation_loss(compare: LossesAndGradient, student: torch.Tensor, teacher: to
             f'but got student {tuple(student.shape)} and teacher {tuple(teacher.shape)}'
         )
     dtype, exact = at_least_float32(student).dtype, most_exact(student)
-    fast = dtype if float32_products_are_exact() else exact
+    by_image = dtype != exact and reads_are_free(student) and float32_products_are_exact()
     with torch.no_grad(), autocast_off(student):
-        losses, gradient, close = _evaluate(compare, student, teacher, fast)
-        if fast != exact and close.any():
+        losses, gradient, close = _evaluate(compare, student, teacher, dtype if by_image else exact)
+        if by_image and close.any():
             of_close = _evaluate(compare, student[close], teacher[close], exact)
             losses[close], gradient[close] = of_close[0].to(losses), of_close[1].to(gradient)
         value, gradient = losses.mean().to(dtype), gradient.div_(len(student)).to(dtype)
@@ -81,13 +82,25 @@ def _squared_distances(tokens: torch.Tensor, center: torch.Tensor) -> torch.Tens
     return squared.masked_fill_(squared <= _EQUAL_TOKENS * sums, 0.0)
 
 
+def has_close_tokens(*sides: torch.Tensor) -> torch.Tensor:
+    """Find the images that float32 is not enough for; a NaN counts as close.
+
+    Args:
+        sides: Squared distances ``(B, L, L)`` of student and teacher.
+
+    Returns:
+        Mask ``(B,)``.
+    """
+    return torch.stack([_has_close_tokens(squared) for squared in sides]).any(dim=0)
+
+
 def _evaluate(
     compare: LossesAndGradient, student: torch.Tensor, teacher: torch.Tensor, dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The losses ``(B,)``, the gradient of their sum ``(B, L, C_s)``, and a mask ``(B,)`` of images with close tokens."""
     tokens, center = _centered(student.to(dtype))
     squared, target = _squared_distances(tokens, center), squared_distances(teacher.to(dtype))
-    close = _has_close_tokens(squared) | _has_close_tokens(target)
+    close = has_close_tokens(squared, target)
     losses, gradient = compare(squared, target)
     return losses, _gradient_of_tokens(tokens, gradient), close
 
@@ -99,7 +112,7 @@ def _centered(tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _has_close_tokens(squared: torch.Tensor) -> torch.Tensor:
-    """Mask ``(B,)`` of the images that float32 is not enough for; a NaN counts as close."""
+    """Mask ``(B,)`` of the images with close tokens on one side."""
     others = squared.clone()
     others.diagonal(dim1=1, dim2=2).fill_(torch.inf)
     largest = squared.amax(dim=(1, 2))

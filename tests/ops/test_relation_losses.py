@@ -10,15 +10,28 @@ from builders import extra_memory
 from formulas import formula_angle_loss, formula_distance_loss, formula_normalized_distances
 
 from serkd_mm.ops import angle_relation, angle_relation_loss, distance_relation_loss, normalized_distances, reference
+from serkd_mm.ops import squared_distances as squared_distances_module
 from serkd_mm.ops.squared_distances import squared_distances
 
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 
 
+def loss_without_reads(loss):
+    """Compute a loss as on a GPU without Triton: without looking at the data."""
+
+    def compute(student, teacher):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(squared_distances_module, 'reads_are_free', lambda _: False)
+            return loss(student, teacher)
+
+    return compute
+
+
 def triton_angle_loss(student, teacher, **settings):
-    """The angle loss by the Triton kernel: on a GPU if there is one, otherwise by Triton's interpreter."""
+    """The angle loss by the Triton kernel: on a GPU if there is one, otherwise as there, by Triton's interpreter."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('SERKD_MM_TRITON', '1')
+        patch.setattr(squared_distances_module, 'reads_are_free', lambda _: False)
         return angle_relation_loss(student.to(DEVICE), teacher.to(DEVICE), **settings).cpu()
 
 
@@ -176,6 +189,8 @@ def test_close_tokens_keep_their_gradient_in_float32(loss, expected_loss, closen
         (distance_relation_loss, reference.distance_relation_loss, 49),
         (angle_relation_loss, reference.angle_relation_loss, 9),
         (angle_relation_loss, reference.angle_relation_loss, 49),
+        (loss_without_reads(distance_relation_loss), reference.distance_relation_loss, 9),
+        (loss_without_reads(angle_relation_loss), reference.angle_relation_loss, 9),
         pytest.param(triton_angle_loss, reference.angle_relation_loss, 9, marks=NEEDS_TRITON),
     ],
 )
