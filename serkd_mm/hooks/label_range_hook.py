@@ -2,6 +2,7 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from mmpretrain.models import ClsHead
 from mmpretrain.registry import HOOKS
 from torch import nn
 
@@ -20,13 +21,15 @@ class LabelRangeHook(Hook):
         """Check the labels of all datasets.
 
         Raises:
-            DataError: A label is negative, or not smaller than the number of outputs of the head.
+            DataError: A label is negative, or not smaller than the number of outputs of the head; or an image has several
+                labels, which the head cannot learn.
         """
-        num_outputs = _num_outputs(runner.model)
+        head = _head(runner.model)
+        num_outputs = getattr(head, 'num_classes', None)
         if num_outputs is None:
             return
         for key, dataset in built_datasets(runner):
-            _check_labels(key, dataset, num_outputs)
+            _check_labels(key, dataset, num_outputs, one_label=isinstance(head, ClsHead))
             num_classes = len(getattr(dataset, 'metainfo', {}).get('classes') or ())
             if 0 < num_classes < num_outputs:
                 runner.logger.warning(
@@ -35,20 +38,26 @@ class LabelRangeHook(Hook):
                 )
 
 
-def _num_outputs(model: nn.Module) -> int | None:
-    """Return the number of classes of the head; None if the model has no such head."""
+def _head(model: nn.Module) -> nn.Module | None:
+    """Return the head of a model, also of a wrapped one; None if it has none."""
     while hasattr(model, 'module'):  # Wrapped for distributed training or test-time augmentation.
         model = model.module
-    return getattr(getattr(model, 'head', None), 'num_classes', None)
+    return getattr(model, 'head', None)
 
 
-def _check_labels(key: str, dataset: BaseDataset, num_outputs: int) -> None:
+def _check_labels(key: str, dataset: BaseDataset, num_outputs: int, one_label: bool = False) -> None:
     if not hasattr(dataset, 'get_data_info'):
         return
     for index in range(len(dataset)):
         info = dataset.get_data_info(index)
         label = info.get('gt_label', ())
-        for number in (label,) if isinstance(label, int) else np.ravel(label):  # A multi-label dataset has several.
+        numbers = (label,) if isinstance(label, int) else np.ravel(label)  # A multi-label dataset has several.
+        if len(numbers) > 1 and one_label and 'gt_score' not in info:
+            raise DataError(
+                f'{key}: {info.get("img_path", f"image {index}")} has {len(numbers)} labels, and the head learns one. Use a '
+                'head for several labels, such as MultiLabelLinearClsHead, or a dataset with one label per image.'
+            )
+        for number in numbers:
             if not 0 <= number < num_outputs:
                 raise DataError(
                     f'{key}: {info.get("img_path", f"image {index}")} has the label {number}, and the head has '

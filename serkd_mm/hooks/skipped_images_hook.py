@@ -11,37 +11,51 @@ from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 from torch.utils.data import Dataset
 
-from .data_errors import built_datasets, innermost_datasets
+from ..errors import raise_on_all_ranks
+from .data_errors import DataError, built_datasets, innermost_datasets
 
 _IMAGES = ('.avif', '.bmp', '.gif', '.heic', '.jfif', '.jp2', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
 
 @HOOKS.register_module()
 class SkippedImagesHook(Hook):
-    """Warn about image files in class folders that mmpretrain's ``CustomDataset`` skips because of their extension.
+    """Report image files in class folders that mmpretrain's ``CustomDataset`` skips: for their extension, or as dead links.
 
-    Its default extensions lack ``.webp``, ``.gif`` and ``.tiff``, among others. The main process lists the folders once more
-    when a run starts. Datasets with an annotation file are not affected.
+    Its default extensions lack ``.webp``, ``.gif`` and ``.tiff``, among others, which is a warning. A link to a file that is
+    missing is an error. The main process lists the folders once more when a run starts. Datasets with an annotation file are
+    not affected.
     """
 
     def before_run(self, runner: Runner) -> None:
-        """Log a warning for each folder of images in which files are skipped."""
-        if not is_main_process():
-            return
+        """Log a warning for each folder of images in which files are skipped.
+
+        Raises:
+            DataError: A link leads to no file. It is raised on all ranks.
+        """
+        with raise_on_all_ranks():
+            if is_main_process():
+                self._check(runner)
+
+    @staticmethod
+    def _check(runner: Runner) -> None:
         checked = set()
         for key, dataset in built_datasets(runner):
             for part in innermost_datasets(dataset):
                 extensions, root = getattr(part, 'extensions', None), getattr(part, 'img_prefix', None)
                 if extensions and root and not part.ann_file and (root, extensions) not in checked:
                     checked.add((root, extensions))
-                    _warn_about_skipped(key, part)
+                    _check_files(key, part)
 
 
-def _warn_about_skipped(key: str, dataset: Dataset) -> None:
+def _check_files(key: str, dataset: Dataset) -> None:
     read = tuple(extension for extension in _IMAGES if not extension.endswith(dataset.extensions))
     counts: Counter[str] = Counter()
     example = ''
-    for path in _files(dataset.img_prefix):
+    for path, is_dead_link in _files(dataset.img_prefix):
+        if is_dead_link and path.lower().endswith(tuple(dataset.extensions)):
+            raise DataError(
+                f'{key}: {path} is a link to {os.readlink(path)}, which does not exist. Restore it or remove the link'
+            )
         suffix = Path(path).suffix.lower() if path.lower().endswith(read) else ''
         if suffix:
             counts[suffix] += 1
@@ -56,9 +70,10 @@ def _warn_about_skipped(key: str, dataset: Dataset) -> None:
         )
 
 
-def _files(root: str) -> Iterator[str]:
-    """Yield the files in the class folders, as ``CustomDataset`` lists them: without hidden files."""
-    for folder, _, names in os.walk(root):
-        for name in names:
-            if not name.startswith('.'):
-                yield os.path.join(folder, name)
+def _files(root: str) -> Iterator[tuple[str, bool]]:
+    """Yield the files in the class folders, as ``CustomDataset`` lists them, and whether each is a link to none."""
+    for entry in os.scandir(root):
+        if entry.is_dir():
+            yield from _files(entry.path)
+        elif not entry.name.startswith('.'):  # CustomDataset does not list hidden files.
+            yield entry.path, entry.is_symlink() and not os.path.exists(entry.path)

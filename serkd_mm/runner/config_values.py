@@ -38,6 +38,17 @@ def check_values(config: Config) -> None:
         number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
         if value is not None and (not number or value < 0):
             raise ConfigError(f'{key} must be a finite number that is not negative, but is {value!r}')
+    _check_weight_decay(config)
+
+
+def _check_weight_decay(config: Config) -> None:
+    """Report factors of a weight decay that is not set, which mmengine rejects without a key."""
+    paramwise, decay = _find(config, 'optim_wrapper.paramwise_cfg'), _find(config, 'optim_wrapper.optimizer.weight_decay')
+    if decay is None and 'decay_mult' in repr(paramwise):
+        raise ConfigError(
+            'optim_wrapper.paramwise_cfg multiplies the weight decay, but optim_wrapper.optimizer.weight_decay is not set. '
+            'Set it, 0 for none'
+        )
 
 
 def _find(config: Config, path: str) -> Any:

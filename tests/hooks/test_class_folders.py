@@ -9,6 +9,8 @@ import pytest
 from builders import distiller_config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
+from mmpretrain.datasets import CustomDataset
+from mmpretrain.registry import DATASETS
 
 from serkd_mm.hooks import DataError
 from serkd_mm.runner import CheckedRunner
@@ -142,6 +144,27 @@ def test_skipped_image_files_are_counted(root, config_of):
     (found,) = [message for message in messages if 'are not read' in message]
     assert f'1 .gif and 2 .webp files in {root}/train are not read, for example {root}/train/class0/' in found
     assert re.search(r"extensions=\(.*'\.webp'.*\)", found)
+
+
+def test_link_to_a_missing_image_is_named(root, config_of):
+    picture = root / 'train' / 'class1' / '0.jpg'
+    picture.unlink()
+    picture.symlink_to('missing.jpg')
+    message = error_of(config_of())
+    assert f'{picture} is a link to missing.jpg, which does not exist. Restore it or remove the link' in message
+
+
+@DATASETS.register_module()
+class TwoLabels(CustomDataset):
+    """Each image has two labels."""
+
+    def load_data_list(self):
+        return [{**info, 'gt_label': [0, 2]} for info in super().load_data_list()]
+
+
+def test_several_labels_for_a_head_of_one_are_reported(root, config_of):
+    message = error_of(config_of(**{'train_dataloader.dataset.type': 'TwoLabels'}))
+    assert re.search(r'\.jpg has 2 labels, and the head learns one. Use a head for several labels', message)
 
 
 def test_epoch_without_a_batch_is_reported(root, config_of):

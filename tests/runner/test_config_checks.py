@@ -60,6 +60,10 @@ MISTAKES = {
         "optim_wrapper.optimizer.lr must be a finite number that is not negative, but is 'ab",
     ),
     'optim_wrapper.optimizer.weight_decay': (-1, 'optim_wrapper.optimizer.weight_decay'),
+    'optim_wrapper.optimizer': (
+        dict(_delete_=True, type='SGD', lr=0.1),
+        'optim_wrapper.paramwise_cfg multiplies the weight decay, but optim_wrapper.optimizer.weight_decay is not set',
+    ),
     'train_cfg.max_epochs': (0, 'train_cfg.max_epochs must be a whole number, 1 or more, but is 0'),
     'train_cfg.val_interval': (0.5, 'train_cfg.val_interval'),
     'train_dataloader.batch_size': ('abc', 'train_dataloader.batch_size'),
