@@ -80,6 +80,9 @@ def move_to_setup(runner: Runner, checkpoint: dict, before: TrainingSetup, now: 
         raise ValueError('A schedule that depends on validation results cannot be moved to another position')
     meta = checkpoint['meta']
     meta['iter'] = _moved_iter(meta, before, now)
+    if now.iters_per_epoch is None:
+        info = checkpoint.get('message_hub', {}).get('runtime_info', {})
+        _check_length(info.get('max_iters'), runner.max_iters, before, now)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # torch expects a step of the optimizer before one of a schedule.
         for by_epoch in _steps(meta, now):
@@ -105,6 +108,19 @@ def _moved_iter(meta: dict, before: TrainingSetup, now: TrainingSetup) -> int:
             'the optimizer sees now. Choose another batch size or another checkpoint'
         )
     return seen // images
+
+
+def _check_length(max_iters: int | None, present: int, before: TrainingSetup, now: TrainingSetup) -> None:
+    """Refuse a training that counts iterations if its config was left as it was for batches of another size."""
+    images, images_now = before.num_ranks * before.batch_size, now.num_ranks * now.batch_size
+    if max_iters is None or images == images_now or present * images_now == max_iters * images:
+        return
+    raise ValueError(
+        f'The run that saved it was to see {max_iters * images} images, and train_cfg.max_iters={present} are '
+        f'{present * images_now}. Set train_cfg.max_iters={round(max_iters * images / images_now)}, and multiply all other '
+        'numbers of iterations (param_scheduler, train_cfg.val_interval, default_hooks.checkpoint.interval) by '
+        f'{images / images_now:g}'
+    )
 
 
 def _steps(meta: dict, setup: TrainingSetup) -> Iterator[bool]:

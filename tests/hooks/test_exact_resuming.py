@@ -5,11 +5,13 @@ import json
 import pytest
 import torch
 from builders import training_config, write_images
+from checkpoints import assert_equal_files, load
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from serkd_mm.hooks import DataError
+from serkd_mm.hooks import DataError, ResumeError
 from serkd_mm.hooks.iteration_seed_hook import SeededBatches
+from serkd_mm.hooks.seeding import set_seed
 
 pytestmark = pytest.mark.usefixtures('runner_scope')
 
@@ -54,8 +56,10 @@ class Kill(Hook):
 
 
 def runner_of(root, work_dir, changes):
-    config = training_config(root, work_dir, **{name: value for name, value in changes.items() if name != 'train_cfg'})
+    kept = ('train_cfg', 'elastic')
+    config = training_config(root, work_dir, **{name: value for name, value in changes.items() if name not in kept})
     config.train_cfg = changes.get('train_cfg', config.train_cfg)
+    next(hook for hook in config.custom_hooks if hook.type == 'ResumeCheckHook').elastic = changes.get('elastic', False)
     return Runner.from_cfg(config)
 
 
@@ -68,38 +72,6 @@ def train(root, work_dir, changes, kill=None, **more):
     with pytest.raises(Killed):
         runner.train()
     return runner
-
-
-def load(path):
-    return torch.load(path, map_location='cpu', weights_only=True)
-
-
-def assert_equal_values(actual, expected):
-    if isinstance(expected, torch.Tensor):
-        assert torch.equal(actual, expected)
-    elif isinstance(expected, dict):
-        assert actual.keys() == expected.keys()
-        for name in expected:
-            assert_equal_values(actual[name], expected[name])
-    elif isinstance(expected, (list, tuple)):
-        assert len(actual) == len(expected)
-        for one, other in zip(actual, expected, strict=True):
-            assert_equal_values(one, other)
-    else:
-        assert actual == expected
-
-
-def assert_equal_files(actual, expected):
-    """Weights, optimizer, schedules and logged scalars, apart from times, are equal in all files of two work folders."""
-    names = {path.name for path in expected.glob('*.pth')}
-    assert {path.name for path in actual.glob('*.pth')} == names
-    for name in names:
-        one, other = load(actual / name), load(expected / name)
-        for part in ('state_dict', 'optimizer', 'param_schedulers'):
-            assert_equal_values(one.get(part), other.get(part))
-        for scalar, history in other['message_hub']['log_scalars'].items():
-            if 'time' not in scalar:
-                assert_equal_values(one['message_hub']['log_scalars'][scalar], history)
 
 
 def logged(work_dir):
@@ -120,7 +92,7 @@ def latest(folder):
 @pytest.mark.parametrize(
     ('changes', 'kills'),
     [
-        pytest.param(MIXED, [Kill(val=3), Kill(train=4), Kill(val=6)], id='epochs'),
+        pytest.param(MIXED, [Kill(val=3), Kill(train=4), Kill(val=6)], id='epochs', marks=pytest.mark.slow),
         pytest.param(ITERATIONS, [Kill(val=4), Kill(train=6), Kill(val=8)], id='iterations', marks=pytest.mark.slow),
     ],
 )
@@ -136,6 +108,7 @@ def test_run_killed_while_it_validates_resumes_with_that_validation(changes, kil
     assert {step for is_train, step in logged(folder) if not is_train} == ({1, 2} if changes is MIXED else {4, 8})
 
 
+@pytest.mark.slow
 def test_validation_that_the_checkpoint_records_is_not_repeated(image_root, tmp_path):
     train(image_root, tmp_path, MIXED, **{'train_cfg.max_epochs': 1})
     assert load(tmp_path / 'epoch_1.pth')['meta']['validated'] is True  # Saved again with the best score.
@@ -162,6 +135,38 @@ def test_iteration_based_training_resumes_bit_for_bit(settings, image_root, tmp_
     train(image_root, tmp_path / 'parts', changes, Kill(train=5))
     train(image_root, tmp_path / 'parts', changes, **latest(tmp_path / 'parts'))
     assert_equal_files(tmp_path / 'parts', tmp_path / 'whole')
+
+
+class Images(Hook):
+    """Record the images of every iteration."""
+
+    def __init__(self):
+        self.seen = []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.seen.append([sample.img_path for sample in data_batch['data_samples']])
+
+
+@pytest.mark.slow
+def test_elastic_iteration_based_training_continues_at_the_same_image_and_rate(image_root, tmp_path):
+    def recorded(folder, changes):
+        runner, images = runner_of(image_root, tmp_path / folder, changes), Images()
+        runner.register_hook(images)
+        runner.train()
+        return images.seen, runner.message_hub.get_scalar('train/lr').data[0][-8:].tolist()
+
+    changes = {**ITERATIONS, **WITHOUT_VALIDATION}
+    train(image_root, tmp_path / 'parts', changes, Kill(train=5))  # After 4 of 8 batches of 4 images.
+    half = {**changes, 'train_dataloader.batch_size': 2, **latest(tmp_path / 'parts'), 'elastic': True}
+    with pytest.raises(ResumeError, match=r'4 and 2 .*32 images, and train_cfg\.max_iters=8 are 16\. Set .*=16.* by 2$'):
+        runner_of(image_root, tmp_path / 'parts', half).train()
+    half['train_cfg'] = {'by_epoch': False, 'max_iters': 16}
+    half['param_scheduler'] = [{'type': 'LinearLR', 'by_epoch': False, 'start_factor': 0.5, 'end': 16}]
+    resumed, rates = recorded('parts', half)
+    expected, expected_rates = recorded('whole', {**half, 'resume': False, 'load_from': None})
+    assert resumed == expected[8:]
+    assert rates == pytest.approx(expected_rates)
+    assert len(set(rates)) == 8
 
 
 @pytest.mark.slow
@@ -196,6 +201,7 @@ def test_broken_image_is_named_by_the_workers_of_an_iteration_based_training(tmp
         train(tmp_path / 'train', tmp_path / 'work', {**ITERATIONS, **WITHOUT_VALIDATION, **WORKERS})
 
 
+@pytest.mark.slow
 def test_accumulation_that_does_not_divide_an_epoch_resumes_bit_for_bit(image_root, tmp_path):
     # 3 iterations in an epoch: groups of 2 and 1.
     changes = {**MIXED, **WITHOUT_VALIDATION, 'optim_wrapper.accumulative_counts': 2}
@@ -203,6 +209,7 @@ def test_accumulation_that_does_not_divide_an_epoch_resumes_bit_for_bit(image_ro
     train(image_root, tmp_path / 'parts', changes, Kill(train=4))
     train(image_root, tmp_path / 'parts', changes, **latest(tmp_path / 'parts'))
     assert_equal_files(tmp_path / 'parts', tmp_path / 'whole')
+    assert not [file for file in tmp_path.glob('parts/*/*.log') if 'is lost' in file.read_text()]  # mmengine's warning.
     steps = {int(state['step']) for state in whole.optim_wrapper.optimizer.state.values()}
     assert steps == {4}  # Two in each epoch.
 
@@ -226,6 +233,7 @@ def test_checkpoints_between_two_steps_of_the_optimizer_are_refused(image_root, 
         train(image_root, tmp_path, {**ITERATIONS, 'optim_wrapper.accumulative_counts': 3})
 
 
+@pytest.mark.slow
 def test_histories_are_as_long_as_their_windows_and_the_log_is_the_same(image_root, tmp_path):
     windows = [
         {'data_src': 'loss', 'log_name': 'whole_loss', 'method_name': 'mean', 'window_size': 'global'},
@@ -244,3 +252,10 @@ def test_histories_are_as_long_as_their_windows_and_the_log_is_the_same(image_ro
     assert len(long.message_hub.get_scalar('train/loss_kd').data[0]) == 6
     assert logged(tmp_path / 'short') == logged(tmp_path / 'long')
     assert 'whole_loss' in logged(tmp_path / 'short')[True, 6]
+
+
+def test_seeds_are_those_of_torch():
+    set_seed(5)
+    drawn = torch.rand(3)
+    torch.manual_seed(5)
+    assert torch.equal(drawn, torch.rand(3))
