@@ -40,10 +40,16 @@ default_hooks = dict(
     checkpoint=dict(type='SafeCheckpointHook', interval=50, max_keep_ckpts=1),
     sampler_seed=dict(type='DistSamplerSeedHook'),
 )
+# Without EpochSeedHook, which would change the published results: resuming is not exact here.
 custom_hooks = [
     dict(type='PlainCheckpointHook'),
     dict(type='CheckpointMatchHook'),
+    dict(type='ResumeCheckHook'),
+    dict(type='ResumeValidationHook'),
+    dict(type='AccumulationHook'),
+    dict(type='HistoryLengthHook'),
     dict(type='FiniteLossHook'),
+    dict(type='FiniteStateHook'),
     dict(type='ClassNamesHook'),
     dict(type='LabelRangeHook'),
     dict(type='BatchSizeHook'),

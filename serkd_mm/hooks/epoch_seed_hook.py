@@ -3,10 +3,13 @@ from functools import partial
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from mmengine.runner.base_loop import BaseLoop
 from mmpretrain.registry import HOOKS
 from torch.utils.data import DataLoader
 
 from .seeding import derive_seed, index_sampler, run_seed, set_seed
+
+_VALIDATION = 3  # Keeps its numbers apart from those of epochs and iterations.
 
 
 @HOOKS.register_module()
@@ -17,7 +20,7 @@ class EpochSeedHook(Hook):
     uninterrupted one, and every rank draws the same Mixup and CutMix. All worker processes, persistent ones too, restart in
     each epoch, because they draw the augmentations. On rank 0 the first epoch keeps the seed set at the start of the run: no
     run resumes inside it. The seed of the sampler, which all ranks share, is saved in checkpoints, because a run without
-    ``randomness.seed`` draws another one at each start.
+    ``randomness.seed`` draws another one at each start. A validation has a seed of its own.
     """
 
     priority = 'VERY_HIGH'
@@ -43,6 +46,11 @@ class EpochSeedHook(Hook):
         set_seed(derive_seed(seed, runner.epoch, get_rank()))
         if runner.epoch:
             _restart_workers(runner.train_dataloader, derive_seed(seed, runner.epoch))
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Seed a validation that is part of a training: one that is repeated draws the same numbers."""
+        if isinstance(runner._train_loop, BaseLoop):
+            set_seed(derive_seed(run_seed(runner), runner.iter, get_rank(), _VALIDATION))
 
 
 def _restart_workers(loader: DataLoader, seed: int) -> None:
