@@ -52,6 +52,15 @@ def merge_options(config: Config, options: Mapping[str, Any] | None) -> None:
         raise ConfigFileError(f'--cfg-options {shown}: the config has no place for this. {error}') from error
 
 
+def type_name(part: Mapping[str, Any]) -> str | None:
+    """Return the name of the type of a part of a config, without its scope.
+
+    In configs of mmengine's newer style, which import what they name, the type is the class itself.
+    """
+    kind = part.get('type')
+    return kind.rpartition('.')[2] if isinstance(kind, str) else getattr(kind, '__name__', None)
+
+
 class OptionsAction(DictAction):
     """mmengine's action for ``--cfg-options``; an option without a value is reported."""
 

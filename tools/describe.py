@@ -22,7 +22,7 @@ from rich.table import Table
 from torch import nn
 
 import serkd_mm  # noqa: F401  (registers the components, and reports a missing package)
-from serkd_mm.config_files import OptionsAction, read_config
+from serkd_mm.config_files import OptionsAction, read_config, type_name
 from serkd_mm.distillers.config_errors import ConfigError
 from serkd_mm.errors import one_line_errors
 from serkd_mm.runner import check_config
@@ -40,8 +40,8 @@ def main() -> None:
     args = parser.parse_args()
     config = read_config(args.config, args.cfg_options)
     check_config(config, read_config(args.config), args.cfg_options)
-    if config.model.type != 'RelationDistiller':
-        raise SystemExit(f'{args.config}: model.type is {config.model.type}, but only a RelationDistiller distills')
+    if type_name(config.model) != 'RelationDistiller':
+        raise SystemExit(f'{args.config}: model.type is {type_name(config.model)}, but only a RelationDistiller distills')
     MMLogger.get_current_instance().setLevel('ERROR')
     warnings.simplefilter('ignore')
     torch.manual_seed(0)

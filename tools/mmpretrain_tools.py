@@ -16,7 +16,7 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from serkd_mm.config_files import OptionsAction, merge_options, read_config
+from serkd_mm.config_files import OptionsAction, merge_options, read_config, type_name
 from serkd_mm.distillers.config_errors import ConfigError
 from serkd_mm.errors import one_line_errors
 from serkd_mm.fileio.safe_loading import CheckpointError, read_checkpoint
@@ -49,7 +49,7 @@ class HookFlag:
         Raises:
             ConfigError: The config does not have the hook.
         """
-        hooks = [hook for hook in config.get('custom_hooks') or () if hook.get('type') == self.hook]
+        hooks = [hook for hook in config.get('custom_hooks') or () if type_name(hook) == self.hook]
         if not hooks:
             raise ConfigError(f"{self.flag} needs dict(type='{self.hook}') in custom_hooks, as in configs/_base_/runtime.py")
         hooks[0][self.setting] = True
@@ -145,7 +145,7 @@ def check_checkpoint(config: Config) -> None:
 def run_on_cpu(config: Config) -> None:
     """Replace what needs a GPU in mmengine: a CUDA device for each process, NCCL and the AMP wrapper."""
     torch.cuda.set_device = lambda device: None
-    config.env_cfg.dist_cfg.backend = 'gloo'
+    config.merge_from_dict({'env_cfg.dist_cfg.backend': 'gloo'})
     wrapper = {'type': 'MMDistributedDataParallel', 'device_ids': None, **(config.get('model_wrapper_cfg') or {})}
     wrapper.setdefault('find_unused_parameters', config.get('find_unused_parameters', False))
     config.model_wrapper_cfg = wrapper
@@ -158,7 +158,7 @@ def autocast_on_cpu(config: Config) -> None:
         ConfigError: The config asks for another dtype.
     """
     wrapper = config.get('optim_wrapper') or {}
-    if wrapper.get('type') != 'AmpOptimWrapper':
+    if type_name(wrapper) != 'AmpOptimWrapper':
         return
     dtype = str(wrapper.pop('dtype', None) or 'bfloat16').removeprefix('torch.')
     if dtype != 'bfloat16':

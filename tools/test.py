@@ -6,6 +6,7 @@ python tools/test.py CONFIG CHECKPOINT [--work-dir DIR] [--out FILE] [--tta] [--
 import mmpretrain_tools
 
 import serkd_mm  # noqa: F401  (registers the components, and reports a missing package)
+from serkd_mm.config_files import type_name
 from serkd_mm.fileio.urls import conceal_teacher
 
 
@@ -13,7 +14,7 @@ def remove_teacher(config) -> None:
     """Remove the teacher, so that the model is the student alone. Test-time augmentation wraps it in ``module``."""
     conceal_teacher(config)  # Its URL may also be in a variable of the config.
     model = config.model.get('module', config.model)
-    if model.type == 'RelationDistiller':
+    if type_name(model) == 'RelationDistiller':
         model.teacher = None
 
 

@@ -10,6 +10,7 @@ import mmpretrain_tools
 from mmpretrain_tools import HookFlag
 
 import serkd_mm  # noqa: F401  (registers the components, and reports a missing package)
+from serkd_mm.config_files import type_name
 from serkd_mm.fileio.run_lock import RunLock
 from serkd_mm.fileio.urls import conceal_teacher
 from serkd_mm.fileio.work_dir import checkpoint_folder, find_start
@@ -44,11 +45,12 @@ def check_work_dir(config) -> None:
     Raises:
         WorkDirError: Another run is using the folder, or this one would overwrite checkpoints.
     """
-    hooks = {hook['type']: hook for hook in config.get('custom_hooks') or ()}
+    hooks = {type_name(hook): hook for hook in config.get('custom_hooks') or ()}
     if 'WorkDirLockHook' in hooks:
         RunLock(Path(config.work_dir) / LOCK_FILE).refuse_if_held()
     if 'WorkDirCheckHook' in hooks:
-        folder = checkpoint_folder(config.work_dir, config.default_hooks.get('checkpoint', {}).get('out_dir'))
+        saving = (config.get('default_hooks') or {}).get('checkpoint', {})  # None: this run saves nothing.
+        folder = None if saving is None else checkpoint_folder(config.work_dir, saving.get('out_dir'))
         overwrite = hooks['WorkDirCheckHook'].get('overwrite', False)
         find_start(config.work_dir, folder, config.get('resume', False), config.get('load_from'), overwrite)
 
