@@ -1,5 +1,6 @@
 """What a work folder holds: its checkpoints, and the one that a run continues from."""
 
+import os
 import re
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def checkpoint_folder(work_dir: str | Path, out_dir: str | Path | None = None) -
     Returns:
         The folder, None if it is not on a file system of this machine.
     """
-    if out_dir is None:
+    if out_dir is None or str(out_dir) == os.path.abspath(work_dir):  # As mmengine's CheckpointHook compares them.
         return Path(work_dir)
     return None if '://' in str(out_dir) else Path(out_dir) / Path(work_dir).name
 

@@ -1,6 +1,7 @@
 """Which checkpoint a run starts from, and which runs are refused."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,7 @@ def test_folder_of_the_checkpoints():
     assert checkpoint_folder('work/run') == checkpoint_folder('work/run/', None)
     assert str(checkpoint_folder('work/run/', 'disk')) == 'disk/run'
     assert checkpoint_folder('work/run', 's3://runs') is None
+    assert checkpoint_folder('work/run', os.path.abspath('work/run')) == Path('work/run')  # No folder inside it.
 
 
 @pytest.mark.parametrize(
