@@ -6,6 +6,8 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS
 from torch import nn
 
+from ..distillers.config_errors import ConfigError
+
 
 @HOOKS.register_module()
 class AccumulationHook(Hook):
@@ -14,27 +16,26 @@ class AccumulationHook(Hook):
     Accumulated gradients are not saved. mmengine lets a group of ``accumulative_counts`` iterations continue in the next
     epoch; a run that resumes there loses the gradients of the first part. With this hook the last group of an epoch may be
     smaller, and its losses are divided by its own size. In iteration-based trainings checkpoints must be saved between
-    groups.
+    groups, and validations too if they may save a best one.
     """
 
     def before_run(self, runner: Runner) -> None:
         """Check the interval of checkpoints in an iteration-based training.
 
         Raises:
-            ValueError: A checkpoint would be saved with accumulated gradients.
+            ConfigError: A checkpoint would be saved with accumulated gradients.
         """
-        if not isinstance(getattr(runner, '_train_loop', None), IterBasedTrainLoop):
+        loop = getattr(runner, '_train_loop', None)
+        if not isinstance(loop, IterBasedTrainLoop):
             runner.logger.addFilter(_is_true)
             return
         for hook in runner.hooks:
             if isinstance(hook, CheckpointHook) and not hook.by_epoch and hook.interval > 0:
-                for size in map(accumulative_counts, single_wrappers(runner.optim_wrapper)):
-                    if hook.interval % size or hook.save_begin % size:
-                        raise ValueError(
-                            f'default_hooks.checkpoint.interval={hook.interval} must be a multiple of '
-                            f'optim_wrapper.accumulative_counts={size}, and save_begin={hook.save_begin} too: a checkpoint '
-                            'between two steps of the optimizer does not hold the accumulated gradients'
-                        )
+                positions = {'default_hooks.checkpoint.interval': hook.interval, 'save_begin': hook.save_begin}
+                if hook.save_best and runner.val_loop is not None:  # A best state is saved again after its validation.
+                    positions['train_cfg.val_interval'] = loop.val_interval
+                for wrapper in single_wrappers(runner.optim_wrapper):
+                    _check_positions(positions, accumulative_counts(wrapper))
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Let a new group of iterations begin with the epoch, and the last one end with it."""
@@ -45,6 +46,15 @@ class AccumulationHook(Hook):
             if accumulative_counts(wrapper) > 1:
                 # Without the model, whose BatchNorm layers mmengine would warn about in each epoch.
                 wrapper.initialize_count_status(nn.Identity(), 0, len(runner.train_dataloader))
+
+
+def _check_positions(positions: dict[str, int], size: int) -> None:
+    for key, value in positions.items():
+        if value % size:
+            raise ConfigError(
+                f'{key}={value} must be a multiple of optim_wrapper.accumulative_counts={size}: a checkpoint between two '
+                'steps of the optimizer does not hold the accumulated gradients'
+            )
 
 
 def _is_true(record: logging.LogRecord) -> bool:

@@ -9,6 +9,7 @@ from checkpoints import assert_equal_files, load
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from serkd_mm.distillers.config_errors import ConfigError
 from serkd_mm.hooks import DataError, ResumeError
 from serkd_mm.hooks.iteration_seed_hook import SeededBatches
 from serkd_mm.hooks.seeding import set_seed
@@ -229,8 +230,16 @@ def test_losses_of_the_last_group_of_an_epoch_are_divided_by_its_size(image_root
 
 
 def test_checkpoints_between_two_steps_of_the_optimizer_are_refused(image_root, tmp_path):
-    with pytest.raises(ValueError, match=r'checkpoint\.interval=4 must be a multiple of .*accumulative_counts=3'):
+    with pytest.raises(ConfigError, match=r'checkpoint\.interval=4 must be a multiple of .*accumulative_counts=3'):
         train(image_root, tmp_path, {**ITERATIONS, 'optim_wrapper.accumulative_counts': 3})
+    # A new best state is saved again after its validation, and would be the one that --resume finds.
+    changes = {
+        **ITERATIONS,
+        'optim_wrapper.accumulative_counts': 4,
+        'train_cfg': {**ITERATIONS['train_cfg'], 'val_interval': 6},
+    }
+    with pytest.raises(ConfigError, match=r'train_cfg\.val_interval=6 must be a multiple of .*accumulative_counts=4'):
+        train(image_root, tmp_path, changes)
 
 
 @pytest.mark.slow
