@@ -15,6 +15,9 @@ from typing import NamedTuple
 from .processes import process_is_alive, this_machine, this_process
 from .work_dir import WorkDirError
 
+# Of the locks that this process has made; a forked process inherits them, but has another id.
+_own_tokens: set[str] = set()
+
 
 class _Holder(NamedTuple):
     """What a lock file says, and its heartbeat."""
@@ -33,7 +36,7 @@ class _Holder(NamedTuple):
 
     @property
     def is_this_process(self) -> bool:
-        return self._is_here and self.record['process'] == this_process()
+        return self.record.get('pid') == os.getpid() and self.record.get('token') in _own_tokens
 
     @property
     def _is_here(self) -> bool:
@@ -67,6 +70,7 @@ class RunLock:
             'process': this_process(),
             'token': uuid.uuid4().hex,
         }
+        _own_tokens.add(self._record['token'])
         self._stop = threading.Event()
         self._seen: dict[Path, tuple[tuple[str, int], float]] = {}  # The last heartbeat, and when it was first seen.
 

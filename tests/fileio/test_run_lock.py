@@ -202,3 +202,15 @@ def test_file_system_without_hard_links(path, monkeypatch):
     first.process.join()
     lock, _ = acquire(path)
     lock.release()
+
+
+@pytest.mark.parametrize('machine', [None, 'this one'], ids=['without /proc', 'with /proc'])
+def test_run_of_the_same_process_that_ended_by_an_error_is_taken_over(machine, path, monkeypatch):
+    monkeypatch.setattr(run_lock, 'this_machine', lambda: machine)
+    monkeypatch.setattr(run_lock, 'this_process', lambda: machine and 'this process')
+    _first, _ = acquire(path)  # Never released: it goes on beating until it sees the next one.
+    second, messages = acquire(path)
+    assert 'taken over' in messages[0]
+    second.check()
+    second.release()
+    assert not path.exists()
