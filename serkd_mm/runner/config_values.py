@@ -19,7 +19,8 @@ _COUNTS = {
     **{f'{split}_dataloader.batch_size': 1 for split in ('train', 'val', 'test')},
     **{f'{split}_dataloader.num_workers': 0 for split in ('train', 'val', 'test')},
 }
-_NUMBERS = ('optim_wrapper.optimizer.lr', 'optim_wrapper.optimizer.weight_decay', 'optim_wrapper.clip_grad.max_norm')
+_CLIP = 'optim_wrapper.clip_grad.max_norm'  # May be infinite, which logs the norm and clips nothing.
+_NUMBERS = ('optim_wrapper.optimizer.lr', 'optim_wrapper.optimizer.weight_decay', _CLIP)
 
 
 def check_values(config: Config) -> None:
@@ -35,8 +36,8 @@ def check_values(config: Config) -> None:
             raise ConfigError(f'{key} must be a whole number, {minimum} or more, but is {value!r}')
     for key in _NUMBERS:
         value = _find(config, key)
-        number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-        if value is not None and (not number or value < 0):
+        number = isinstance(value, Real) and not isinstance(value, bool) and (math.isfinite(value) or key == _CLIP)
+        if value is not None and not (number and value >= 0):
             raise ConfigError(f'{key} must be a finite number that is not negative, but is {value!r}')
     _check_weight_decay(config)
 

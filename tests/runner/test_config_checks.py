@@ -89,6 +89,7 @@ def test_mistake_on_the_command_line_is_reported_by_its_key(name, before):
             'train_cfg': dict(_delete_=True, by_epoch=False, max_iters=10, val_interval=5),
             'default_hooks.checkpoint.greater_keys': ['x'],
         },
+        {'optim_wrapper.clip_grad': dict(max_norm=float('inf'))},  # Logs the norm of the gradient.
         {'optim_wrapper.type': 'AmpOptimWrapper', 'optim_wrapper.dtype': 'bfloat16', 'optim_wrapper.optimizer.lr': 0},
     ],
 )
