@@ -50,14 +50,14 @@ class CheckedRunner(Runner):
 
 
 def _unread_datasets(config: Any) -> Iterator[CustomDataset]:
-    """Build the ``CustomDataset`` of a config, also inside wrappers, without reading it."""
+    """Build each ``CustomDataset`` of a config, also inside wrappers, without reading it; none that reads other files."""
     if isinstance(config, (list, tuple)):
         for part in config:
             yield from _unread_datasets(part)
     if not isinstance(config, Mapping):
         return
     cls = DATASETS.get(config['type']) if isinstance(config.get('type'), str) else config.get('type')
-    if isinstance(cls, type) and issubclass(cls, CustomDataset):
+    if isinstance(cls, type) and issubclass(cls, CustomDataset) and cls.load_data_list is CustomDataset.load_data_list:
         with suppress(Exception):  # The error of the real dataset is raised.
             yield DATASETS.build({**config, 'lazy_init': True})
         return
