@@ -2,7 +2,7 @@
 
 # print_usage: print the comment at the top of the script.
 print_usage() {
-  sed -n '2,/^set /{/^# /s/^# //p}' "$0"
+  sed -n '2,/^set /{/^# /s/^# //p;}' "$0"
 }
 
 # help_if_asked ARGUMENTS...: with --help or -h as the first one, print the usage and exit.
