@@ -1,6 +1,7 @@
 """Small student-teacher pairs and image folders that the tests share."""
 
 import copy
+import functools
 import os
 import shutil
 import subprocess
@@ -52,13 +53,23 @@ TEACHER = dict(
 PREPROCESSOR = dict(num_classes=NUM_CLASSES, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
 
 
+@functools.cache
+def _read_once(name: str) -> Config:
+    return Config.fromfile(CONFIGS / name)
+
+
+def read_config(name: str) -> Config:
+    """Return a new copy of a config of this package: mmengine parses the whole zoo's index for each base in mmpretrain."""
+    return copy.deepcopy(_read_once(name))
+
+
 def distiller_config(**changes) -> dict:
     """Return the ``model`` part of ``configs/serkd/deit-ti_mae-b.py`` with a pair small enough for tests.
 
     Args:
         changes: Settings by path with ``__`` for dots, such as ``teacher__checkpoint='x.pth'``.
     """
-    model = Config.fromfile(CONFIGS / 'serkd' / 'deit-ti_mae-b.py').model
+    model = read_config('serkd/deit-ti_mae-b.py').model
     model.student.model = copy.deepcopy(STUDENT)
     model.teacher.model = copy.deepcopy(TEACHER)
     model.teacher.checkpoint = None
@@ -73,8 +84,8 @@ def cnn_distiller_config(**changes) -> dict:
     Args:
         changes: As for :func:`distiller_config`.
     """
-    model = Config.fromfile(CONFIGS / 'cifar' / 'cnn_serkd.py').model
-    model.teacher.model = Config.fromfile(CONFIGS / 'cifar' / 'cnn_teacher.py').model
+    model = read_config('cifar/cnn_serkd.py').model
+    model.teacher.model = read_config('cifar/cnn_teacher.py').model
     model.teacher.checkpoint = None
     model.teacher.allow_random_teacher = True
     model.data_preprocessor = copy.deepcopy(PREPROCESSOR)
@@ -153,7 +164,7 @@ def training_config(root: Path, work_dir: Path, **changes) -> Config:
         dataset=dict(type='CustomDataset', data_root='', data_prefix=str(root), pipeline=pipeline),
         sampler=dict(type='DefaultSampler', shuffle=True),
     )
-    config = Config.fromfile(CONFIGS / 'serkd' / 'deit-ti_mae-b.py')
+    config = read_config('serkd/deit-ti_mae-b.py')
     config.merge_from_dict(
         {
             'work_dir': str(work_dir),
