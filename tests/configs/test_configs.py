@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 import cv2
+import mmpretrain
 import numpy as np
 import pytest
 import torch
@@ -217,6 +218,12 @@ def test_ablations_are_short_child_configs_that_name_their_table():
         assert len(lines) <= 15, path
         assert re.match(r'# Table (V|VI|VII|VIII|IX)[,:]', lines[0]), path
         assert lines[1].startswith("_base_ = '../"), path
+
+
+def test_vit_schedule_clips_gradients_as_mmpretrain_s_deit():
+    deit = Config.fromfile(Path(mmpretrain.__file__).parent / '.mim/configs/deit/deit-tiny-distilled_4xb256_in1k.py')
+    ours = Config.fromfile(CONFIGS / 'serkd' / 'deit-ti_mae-b.py')
+    assert ours.optim_wrapper.clip_grad == deit.optim_wrapper.clip_grad == dict(max_norm=5.0)
 
 
 def test_table_v_removes_the_losses_of_its_rows():
