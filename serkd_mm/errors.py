@@ -17,13 +17,17 @@ class UserError(Exception):
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """End the process at a :class:`UserError` or ``OSError`` with exit code 1 and a line on the standard error.
+    """End the process with exit code 1 and a line on the standard error at an error that a user can mend.
+
+    That is a :class:`UserError`, an ``OSError``, or mmengine's ``KeyError`` about a type that is not registered.
 
     ``SERKD_MM_TRACEBACK=1`` in the environment keeps the traceback.
     """
     try:
         yield
-    except (UserError, OSError) as error:
+    except (UserError, OSError, KeyError) as error:
+        if isinstance(error, KeyError) and not _is_unregistered(error):
+            raise
         if os.environ.get('SERKD_MM_TRACEBACK', '0') not in ('', '0'):
             raise
         print(f'error: {one_line(error)}', file=sys.stderr, flush=True)
@@ -39,6 +43,11 @@ def one_line(error: Exception) -> str:
         file = _open_file(error)  # Write errors name no file.
         return f'{file}: {message}' if file else f'{type(error).__name__}: {message}'
     return message or type(error).__name__
+
+
+def _is_unregistered(error: KeyError) -> bool:
+    """Whether mmengine has not found a type in one of its registries."""
+    return re.search(r'is not in the .* registry', str(error)) is not None
 
 
 def _open_file(error: BaseException) -> str | None:

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import itertools
 import os
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ import serkd_mm  # noqa: F401
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONFIGS = REPOSITORY / 'configs'
 NUM_CLASSES = 4
+_RUNS = itertools.count()
 
 STUDENT = dict(
     type='ImageClassifier',
@@ -168,6 +170,8 @@ def training_config(root: Path, work_dir: Path, **changes) -> Config:
     config.merge_from_dict(
         {
             'work_dir': str(work_dir),
+            # mmengine names a run by the second of its start, and runs of one name in a process share their history.
+            'experiment_name': f'{Path(work_dir).name}_{next(_RUNS)}',
             'model': dict(_delete_=True, **distiller_config()),
             'data_preprocessor': dict(_delete_=True, **PREPROCESSOR),
             'train_dataloader': dict(_delete_=True, **loader),

@@ -1,11 +1,13 @@
 """Errors for users: one line from the tools, and raised on all ranks."""
 
+import re
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 from builders import run_python, run_ranks, training_config
+from mmpretrain.registry import DATASETS
 from torch import distributed
 
 from serkd_mm.errors import one_line_errors, raise_on_all_ranks
@@ -24,7 +26,10 @@ def test_user_errors_are_printed_as_one_line(capsys, monkeypatch):
     assert printed(DataError('a.jpg:\n  is broken.'), capsys) == 'error: a.jpg: is broken.\n'
     assert printed(FileNotFoundError(2, 'No such file', 'a.py'), capsys).endswith("No such file: 'a.py'\n")
     with pytest.raises(KeyError), one_line_errors():
-        raise KeyError
+        raise KeyError('name')
+    with pytest.raises(SystemExit), one_line_errors():
+        DATASETS.build(dict(type='CustomDatset'))
+    assert re.match(r'error: .*CustomDatset is not in the .*dataset registry', capsys.readouterr().err)
     monkeypatch.setenv('SERKD_MM_TRACEBACK', '1')
     with pytest.raises(DataError), one_line_errors():
         raise DataError
@@ -59,8 +64,13 @@ def test_error_of_a_worker_process_is_printed_without_its_traceback(capsys):
 def test_tools_list_the_flags_and_report_errors_in_one_line(image_root, tmp_path):
     assert '--overwrite' in run_python('tools/train.py', '--help')
     training_config(image_root, tmp_path / 'work').dump(tmp_path / 'config.py')
-    train = ['tools/train.py', tmp_path / 'config.py', '--overwrite', '--cfg-options', 'custom_hooks=[]']
-    assert run_python(*train, succeed=False).startswith("error: --overwrite needs dict(type='WorkDirCheckHook')")
+    overwrite = ['tools/train.py', tmp_path / 'config.py', '--overwrite', '--cfg-options', 'custom_hooks=[]']
+    assert "error: --overwrite needs dict(type='WorkDirCheckHook')" in run_python(*overwrite, succeed=False)
+    (tmp_path / 'child.py').write_text("_base_ = './config.py'\ncustom_hooks = [dict(type='EMAHook')]\n")
+    child = ['tools/train.py', tmp_path / 'child.py', '--cfg-options', 'val_evaluator.type=Acuracy']
+    printed = run_python(*child, succeed=False)
+    assert printed.startswith('warning: custom_hooks lacks hooks of configs/_base_/runtime.py')
+    assert re.search(r'^error: .*Acuracy is not in the .*registry', printed, re.MULTILINE)
 
 
 @pytest.mark.slow

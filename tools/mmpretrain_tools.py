@@ -130,7 +130,7 @@ def check_checkpoint(config: Config) -> None:
     Raises:
         CheckpointError: It is missing, is damaged, would run code or holds no weights; the message names it.
     """
-    path, where = config.get('load_from'), 'load_from={!r}'
+    path, where = config.get('load_from'), '--resume {!r}' if config.get('resume') else 'load_from={!r}'
     if not path and config.get('resume'):
         path, where = (
             latest_checkpoint(config.work_dir),

@@ -4,6 +4,7 @@ python tools/train.py CONFIG [--work-dir DIR] [--resume [CHECKPOINT]] [--amp] [-
     [--cfg-options KEY=VALUE ...]
 """
 
+import sys
 from pathlib import Path
 
 import mmpretrain_tools
@@ -27,16 +28,38 @@ FLAGS = [
         '--resume-elastic',
         'ResumeCheckHook',
         'elastic',
-        'resume with another number of ranks, batch size or accumulation than before',
+        'resume, also with another number of ranks, batch size or accumulation than before',
     ),
 ]
 
 
 def adapt(config) -> None:
     """Check the work folder before anything is built, keep passwords out of what is written, and adapt the config."""
+    warn_about_missing_hooks(config)
+    resume_if_elastic(config)
     check_work_dir(config)
     conceal_teacher(config)
     allow_no_workers(config)
+
+
+def warn_about_missing_hooks(config) -> None:
+    """Warn if a child config has replaced the hooks of ``configs/_base_/runtime.py`` instead of adding to them."""
+    saving = (config.get('default_hooks') or {}).get('checkpoint') or {}
+    present = {type_name(hook) for hook in config.get('custom_hooks') or ()}
+    if type_name(saving) == 'SafeCheckpointHook' and not {'WorkDirLockHook', 'ResumeCheckHook'} & present:
+        print(
+            'warning: custom_hooks lacks hooks of configs/_base_/runtime.py, so resuming may not be exact, and another run '
+            'may overwrite this one. A list replaces that of the base config: write '
+            'custom_hooks = _base_.custom_hooks + [dict(type=...)]',
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def resume_if_elastic(config) -> None:
+    """Resume if ``--resume-elastic`` is given without ``--resume``."""
+    if any(hook.get('elastic') for hook in config.get('custom_hooks') or () if type_name(hook) == 'ResumeCheckHook'):
+        config.resume = True
 
 
 def check_work_dir(config) -> None:

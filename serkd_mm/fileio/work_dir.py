@@ -2,6 +2,8 @@
 
 import os
 import re
+import shutil
+import time
 from pathlib import Path
 
 from ..errors import UserError
@@ -101,6 +103,28 @@ def find_start(
         if _STEP.fullmatch(newest.name):
             choices.insert(0, f'continue with --resume {newest}')
     raise WorkDirError(f'{reason}. Choose: {", ".join(choices[:-1])}, or {choices[-1]}')
+
+
+def set_aside(work_dir: str | Path, folder: str | Path, own_logs: str | Path) -> Path | None:
+    """Move the checkpoints and logs of an earlier run into a new folder, so that they do not mix with those of this run.
+
+    Args:
+        work_dir: The work folder.
+        folder: The folder of the checkpoints.
+        own_logs: The log folder of this run, which stays.
+
+    Returns:
+        The new folder ``overwritten_TIME`` in the work folder; None if there was nothing to move.
+    """
+    files = [path for path in Path(folder).glob('*.pth') if _STEP.fullmatch(path.name) or path.name.startswith('best_')]
+    logs = [path.parent for path in Path(work_dir).glob('*/vis_data') if path.parent.resolve() != Path(own_logs).resolve()]
+    if not files and not logs:
+        return None
+    target = Path(work_dir) / f'overwritten_{time.strftime("%Y%m%d_%H%M%S")}'
+    target.mkdir(exist_ok=True)
+    for path in [*files, *logs]:
+        shutil.move(path, target / path.name)
+    return target
 
 
 def _named_as_last(work_dir: str | Path) -> str:

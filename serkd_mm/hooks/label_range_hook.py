@@ -2,10 +2,12 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from mmpretrain.evaluation import Accuracy
 from mmpretrain.models import ClsHead
 from mmpretrain.registry import HOOKS
 from torch import nn
 
+from ..distillers.config_errors import ConfigError
 from .data_errors import DataError, built_datasets, innermost_datasets
 
 
@@ -23,11 +25,13 @@ class LabelRangeHook(Hook):
         Raises:
             DataError: A label is negative, or not smaller than the number of outputs of the head; or an image has several
                 labels, which the head cannot learn.
+            ConfigError: An accuracy counts more classes than the head has, such as top-5 of 4 classes.
         """
         head = _head(runner.model)
         num_outputs = getattr(head, 'num_classes', None)
         if num_outputs is None:
             return
+        _check_topk(runner, num_outputs)
         for key, dataset in built_datasets(runner):
             _check_labels(key, dataset, num_outputs, one_label=isinstance(head, ClsHead))
             num_classes = len(getattr(dataset, 'metainfo', {}).get('classes') or ())
@@ -35,6 +39,18 @@ class LabelRangeHook(Hook):
                 runner.logger.warning(
                     f'{key} has {num_classes} classes, but the head has {num_outputs} outputs. Class i of the dataset is '
                     'output i of student and teacher: set `classes` in the dataset if its folders are not the first ones.'
+                )
+
+
+def _check_topk(runner: Runner, num_outputs: int) -> None:
+    """Report an accuracy that mmpretrain would reject after the first epoch."""
+    for split in ('val', 'test'):
+        evaluator = getattr(getattr(runner, f'_{split}_loop'), 'evaluator', None)
+        for metric in getattr(evaluator, 'metrics', ()):
+            if isinstance(metric, Accuracy) and max(metric.topk) > num_outputs:
+                raise ConfigError(
+                    f'{split}_evaluator.topk={metric.topk}, but the head has {num_outputs} outputs. Set topk=1, or all of '
+                    f'its numbers to {num_outputs} or less'
                 )
 
 

@@ -3,9 +3,10 @@ from typing import Any
 
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS
 
+from ..distillers.config_errors import ConfigError, suggest
 from ..errors import raise_on_all_ranks
 from ..fileio import AtomicBackend
 from ..fileio.work_dir import checkpoint_folder, is_in, latest_checkpoint
@@ -35,7 +36,16 @@ class SafeCheckpointHook(CheckpointHook):
             self.backend_args = {'backend': 'atomic'}
 
     def before_train(self, runner: Runner) -> None:
-        """Find the best checkpoints of the resumed run in the folder of this run, and forget those that are not there."""
+        """Find the best checkpoints of the resumed run in the folder of this run, and forget those that are not there.
+
+        Raises:
+            ConfigError: The hook counts epochs and the training iterations, so that it would save at the end only.
+        """
+        if self.by_epoch and self.interval > 0 and isinstance(runner.train_loop, IterBasedTrainLoop):
+            raise ConfigError(
+                'default_hooks.checkpoint saves by epoch, but train_cfg counts iterations, so nothing would be saved before '
+                'the end. Set default_hooks.checkpoint.by_epoch=False and its interval in iterations'
+            )
         folder = checkpoint_folder(runner.work_dir, self.out_dir)
         if folder is not None:
             best = [_own_best_checkpoints(runner, folder) if is_main_process() else {}]
@@ -71,6 +81,12 @@ class SafeCheckpointHook(CheckpointHook):
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         if not self.save_best:
             return
+        unknown = [name for name in self.key_indicators if name not in (*metrics, 'auto')]
+        if unknown:
+            raise ConfigError(
+                f'default_hooks.checkpoint.save_best={unknown[0]!r} is not a metric of val_evaluator. '
+                f'{suggest(unknown[0], metrics)}'
+            )
         previous = self._best_paths()
         self._set_best_paths(dict.fromkeys(previous))  # The base class then removes nothing before it saves.
         with raise_on_all_ranks():

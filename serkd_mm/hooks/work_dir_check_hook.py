@@ -6,7 +6,7 @@ from mmengine.runner import BaseLoop, Runner
 from mmpretrain.registry import HOOKS
 
 from ..errors import raise_on_all_ranks
-from ..fileio.work_dir import checkpoint_folder, find_start, is_in
+from ..fileio.work_dir import checkpoint_folder, find_start, is_in, set_aside
 
 
 @HOOKS.register_module()
@@ -18,7 +18,8 @@ class WorkDirCheckHook(Hook):
     hook finds the file of that name in the folder.
 
     Args:
-        overwrite: Start from the beginning although the folder holds checkpoints; ``--overwrite`` sets it. Default: False.
+        overwrite: Start from the beginning although the folder holds checkpoints, which are moved to a folder
+            ``overwritten_TIME`` in it; ``--overwrite`` sets it. Default: False.
     """
 
     priority = 'VERY_HIGH'  # After WorkDirLockHook.
@@ -51,4 +52,7 @@ class WorkDirCheckHook(Hook):
         if self.overwrite and folder is not None and (start is None or not is_in(start, folder)):
             # Until the first checkpoint is saved, --resume must not continue the run that is overwritten.
             (Path(runner.work_dir) / 'last_checkpoint').unlink(missing_ok=True)
+            moved = set_aside(runner.work_dir, folder, runner.log_dir)
+            if moved is not None:
+                runner.logger.warning(f'The checkpoints and logs of an earlier run are in {moved}. Remove it to save space')
         return start

@@ -15,6 +15,7 @@ _COUNTS = {
     'train_cfg.val_interval': 1,
     'optim_wrapper.accumulative_counts': 1,
     'default_hooks.logger.interval': 1,
+    'randomness.seed': 0,
     'default_hooks.checkpoint.interval': -1,
     **{f'{split}_dataloader.batch_size': 1 for split in ('train', 'val', 'test')},
     **{f'{split}_dataloader.num_workers': 0 for split in ('train', 'val', 'test')},
@@ -39,6 +40,9 @@ def check_values(config: Config) -> None:
         number = isinstance(value, Real) and not isinstance(value, bool) and (math.isfinite(value) or key == _CLIP)
         if value is not None and not (number and value >= 0):
             raise ConfigError(f'{key} must be a finite number that is not negative, but is {value!r}')
+    hooks = config.get('custom_hooks') or []
+    if not isinstance(hooks, (list, tuple)) or not all(isinstance(hook, Mapping) for hook in hooks):
+        raise ConfigError(f'custom_hooks must be a list of dicts with a type, but is {hooks!r}')
     _check_weight_decay(config)
 
 

@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 from mmpretrain.datasets import CustomDataset
 from mmpretrain.registry import DATASETS
 
+from serkd_mm.distillers.config_errors import ConfigError
 from serkd_mm.hooks import DataError
 from serkd_mm.runner import CheckedRunner
 
@@ -165,6 +166,11 @@ class TwoLabels(CustomDataset):
 def test_several_labels_for_a_head_of_one_are_reported(root, config_of):
     message = error_of(config_of(**{'train_dataloader.dataset.type': 'TwoLabels'}))
     assert re.search(r'\.jpg has 2 labels, and the head learns one. Use a head for several labels', message)
+
+
+def test_accuracy_of_more_classes_than_outputs_is_reported(root, config_of):
+    with pytest.raises(ConfigError, match=r'val_evaluator\.topk=\(1, 5\), but the head has 4 outputs'):
+        Runner.from_cfg(config_of(**{'val_evaluator.topk': (1, 5)})).train()
 
 
 def test_epoch_without_a_batch_is_reported(root, config_of):

@@ -9,6 +9,7 @@ import torch
 from builders import run_python, training_config
 from mmengine.runner import Runner
 
+from serkd_mm.distillers.config_errors import ConfigError
 from serkd_mm.fileio import AtomicBackend
 from serkd_mm.hooks import SafeCheckpointHook
 
@@ -47,6 +48,19 @@ def test_custom_backend_is_kept():
     assert SafeCheckpointHook().backend_args == {'backend': 'atomic'}
     assert SafeCheckpointHook(backend_args={'backend': 'local'}).backend_args == {'backend': 'local'}
     assert SafeCheckpointHook(out_dir='s3://bucket/runs').backend_args is None
+
+
+def test_saving_by_epoch_in_a_training_by_iterations_is_refused(image_root, tmp_path):
+    config = training_config(image_root, tmp_path)
+    config.train_cfg = dict(type='IterBasedTrainLoop', max_iters=4, val_interval=2)
+    with pytest.raises(ConfigError, match=r'nothing would be saved before the end. Set .*by_epoch=False'):
+        Runner.from_cfg(config).train()
+
+
+def test_unknown_metric_of_the_best_checkpoint_is_named(image_root, tmp_path):
+    config = training_config(image_root, tmp_path, **{'default_hooks.checkpoint.save_best': 'accuracy/top'})
+    with pytest.raises(ConfigError, match=r"save_best='accuracy/top' is not a metric.*Did you mean 'accuracy/top1'"):
+        Runner.from_cfg(config).train()
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 
 from serkd_mm.fileio import WorkDirError
 from serkd_mm.fileio.run_lock import RunLock
+from serkd_mm.fileio.work_dir import find_start
 
 pytestmark = pytest.mark.usefixtures('runner_scope')
 
@@ -95,6 +96,11 @@ def test_overwrite_starts_from_the_beginning(used, image_root):
     runner.train()
     assert runner.iter == 3
     assert (used / 'epoch_1.pth').read_bytes() != before['epoch_1.pth']
+    (aside,) = used.glob('overwritten_*')
+    assert {path.name: path.read_bytes() for path in aside.glob('*.pth')} == before
+    assert len(list(aside.glob('*/vis_data/scalars.json'))) == len(list(used.glob('*/vis_data/scalars.json'))) == 1
+    with pytest.raises(WorkDirError, match=r'The newest is \S+/epoch_1\.pth'):
+        find_start(used, used)
     runner.test()  # Evaluates in the used folder.
 
 

@@ -68,6 +68,8 @@ MISTAKES = {
     'train_cfg.val_interval': (0.5, 'train_cfg.val_interval'),
     'train_dataloader.batch_size': ('abc', 'train_dataloader.batch_size'),
     'val_dataloader.num_workers': (-1, 'val_dataloader.num_workers must be a whole number, 0 or more'),
+    'randomness.seed': ('abc', 'randomness.seed must be a whole number'),
+    'custom_hooks': ('EMAHook', 'custom_hooks must be a list of dicts with a type'),
     'optim_wrapper.accumulative_counts': (True, 'optim_wrapper.accumulative_counts'),
 }
 
