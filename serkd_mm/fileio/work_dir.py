@@ -88,6 +88,8 @@ def find_start(
         if latest is not None:
             return latest
     newest = None if folder is None else newest_checkpoint(folder)
+    if resume and not load_from and newest is not None and _STEP.fullmatch(newest.name) and _is_announced(work_dir):
+        return str(newest)
     lost = _named_as_last(work_dir) if resume and not load_from else None
     if overwrite or (newest is None and not lost):
         return load_from if resume else None
@@ -125,6 +127,19 @@ def set_aside(work_dir: str | Path, folder: str | Path, own_logs: str | Path) ->
     for path in [*files, *logs]:
         shutil.move(path, target / path.name)
     return target
+
+
+def announce_first_checkpoint(work_dir: str | Path) -> None:
+    """Write an empty ``last_checkpoint`` unless there is one: a run saves in this folder, and has not saved yet.
+
+    A run that is killed between its first checkpoint and ``last_checkpoint`` then resumes from that checkpoint.
+    """
+    (Path(work_dir) / 'last_checkpoint').open('a').close()
+
+
+def _is_announced(work_dir: str | Path) -> bool:
+    """Whether a run has announced its first checkpoint, and has not named it yet."""
+    return (Path(work_dir) / 'last_checkpoint').is_file() and not _named_as_last(work_dir)
 
 
 def _named_as_last(work_dir: str | Path) -> str:

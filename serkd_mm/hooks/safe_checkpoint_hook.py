@@ -9,7 +9,7 @@ from mmpretrain.registry import HOOKS
 from ..distillers.config_errors import ConfigError, suggest
 from ..errors import raise_on_all_ranks
 from ..fileio import AtomicBackend
-from ..fileio.work_dir import checkpoint_folder, is_in, latest_checkpoint
+from ..fileio.work_dir import announce_first_checkpoint, checkpoint_folder, is_in, latest_checkpoint
 
 
 @HOOKS.register_module()
@@ -52,6 +52,8 @@ class SafeCheckpointHook(CheckpointHook):
             broadcast_object_list(best)
             _set_best_checkpoints(runner, best[0])
         super().before_train(runner)
+        if is_main_process():
+            announce_first_checkpoint(runner.work_dir)
 
     def _save_checkpoint(self, runner: Runner) -> None:
         with raise_on_all_ranks():

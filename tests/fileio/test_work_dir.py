@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from serkd_mm.fileio import WorkDirError, latest_checkpoint
-from serkd_mm.fileio.work_dir import checkpoint_folder, find_start, newest_checkpoint
+from serkd_mm.fileio.work_dir import announce_first_checkpoint, checkpoint_folder, find_start, newest_checkpoint
 
 
 def write(folder, *names, last=None):
@@ -28,6 +28,22 @@ def test_last_checkpoint_is_found_in_a_moved_and_in_a_copied_folder(tmp_path):
     assert latest_checkpoint(elsewhere) == str(work / 'epoch_1.pth')
     assert latest_checkpoint(write(tmp_path / 'remote', last='s3://runs/epoch_1.pth')) == 's3://runs/epoch_1.pth'
     assert latest_checkpoint(write(tmp_path / 'empty', 'epoch_1.pth', last='')) is None
+
+
+def test_run_that_was_killed_before_it_named_its_first_checkpoint_resumes_from_it(tmp_path):
+    folder = write(tmp_path / 'work')
+    announce_first_checkpoint(folder)
+    assert find_start(folder, folder, resume=True) is None
+    write(folder, 'epoch_1.pth')
+    assert find_start(folder, folder, resume=True) == str(folder / 'epoch_1.pth')
+    with pytest.raises(WorkDirError, match='would overwrite'):
+        find_start(folder, folder)
+    write(folder, last='epoch_1.pth')
+    announce_first_checkpoint(folder)
+    assert latest_checkpoint(folder) == str(folder / 'epoch_1.pth')
+    best = write(tmp_path / 'best', 'best_loss_epoch_3.pth', last='')
+    with pytest.raises(WorkDirError, match='start from the beginning with --overwrite'):
+        find_start(best, best, resume=True)
 
 
 def test_newest_checkpoint_is_found_by_its_number(tmp_path):
