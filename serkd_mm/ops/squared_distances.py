@@ -52,8 +52,8 @@ def relation_loss(compare: LossesAndGradient, student: torch.Tensor, teacher: to
     dtype, exact = at_least_float32(student).dtype, most_exact(student)
     by_image = dtype != exact and reads_are_free(student) and float32_products_are_exact()
     with torch.no_grad(), autocast_off(student):
-        losses, gradient, close = _evaluate(compare, student, teacher, dtype if by_image else exact)
-        if by_image and close.any():
+        losses, gradient, close = _evaluate(compare, student, teacher, dtype if by_image else exact, by_image)
+        if close is not None and close.any():
             of_close = _evaluate(compare, student[close], teacher[close], exact)
             losses[close], gradient[close] = of_close[0].to(losses), of_close[1].to(gradient)
         value, gradient = losses.mean().to(dtype), gradient.div_(len(student)).to(dtype)
@@ -69,17 +69,18 @@ def squared_distances(tokens: torch.Tensor) -> torch.Tensor:
     Returns:
         ``(B, L, L)`` in the dtype of ``tokens``; exactly 0 between equal tokens.
     """
-    return _squared_distances(*_centered(tokens))
+    tokens, center = _centered(tokens)
+    squared, sums = _squared_distances(tokens)
+    sums.add_(2 * center.square().sum(dim=2, keepdim=True))  # Of the order of the norms before the subtraction.
+    return squared.masked_fill_(squared <= _EQUAL_TOKENS * sums, 0.0)
 
 
-def _squared_distances(tokens: torch.Tensor, center: torch.Tensor) -> torch.Tensor:
-    """Squared distances of tokens ``(B, L, C)`` from which the mean token ``(B, 1, C)`` was subtracted."""
+def _squared_distances(tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Squared distances of centered tokens, also between equal ones, and the sums of both squared norms ``(B, L, L)``."""
     gram = tokens @ tokens.mT
     norms = gram.diagonal(dim1=1, dim2=2)
     sums = norms[:, :, None] + norms[:, None, :]
-    squared = torch.sub(sums, gram, alpha=2)
-    sums.add_(2 * center.square().sum(dim=2, keepdim=True))  # Of the order of the norms before the subtraction.
-    return squared.masked_fill_(squared <= _EQUAL_TOKENS * sums, 0.0)
+    return torch.sub(sums, gram, alpha=2), sums
 
 
 def has_close_tokens(*sides: torch.Tensor) -> torch.Tensor:
@@ -95,12 +96,19 @@ def has_close_tokens(*sides: torch.Tensor) -> torch.Tensor:
 
 
 def _evaluate(
-    compare: LossesAndGradient, student: torch.Tensor, teacher: torch.Tensor, dtype: torch.dtype
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The losses ``(B,)``, the gradient of their sum ``(B, L, C_s)``, and a mask ``(B,)`` of images with close tokens."""
-    tokens, center = _centered(student.to(dtype))
-    squared, target = _squared_distances(tokens, center), squared_distances(teacher.to(dtype))
-    close = has_close_tokens(squared, target)
+    compare: LossesAndGradient, student: torch.Tensor, teacher: torch.Tensor, dtype: torch.dtype, find_close: bool = False
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """The losses ``(B,)`` and the gradient of their sum ``(B, L, C_s)``.
+
+    With ``find_close`` also a mask ``(B,)`` of images with close tokens, for which both are wrong; otherwise None.
+    """
+    student, teacher = student.to(dtype), teacher.to(dtype)
+    tokens = _centered(student)[0]
+    if find_close:
+        squared, target = _squared_distances(tokens)[0], _squared_distances(_centered(teacher)[0])[0]
+        close = has_close_tokens(squared, target)
+    else:
+        squared, target, close = squared_distances(student), squared_distances(teacher), None
     losses, gradient = compare(squared, target)
     return losses, _gradient_of_tokens(tokens, gradient), close
 
