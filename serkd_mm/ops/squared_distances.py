@@ -69,7 +69,11 @@ def squared_distances(tokens: torch.Tensor) -> torch.Tensor:
     Returns:
         ``(B, L, L)`` in the dtype of ``tokens``; exactly 0 between equal tokens.
     """
-    tokens, center = _centered(tokens)
+    return _zero_between_equal(*_centered(tokens))
+
+
+def _zero_between_equal(tokens: torch.Tensor, center: torch.Tensor) -> torch.Tensor:
+    """Squared distances of tokens ``(B, L, C)`` from which the mean token ``(B, 1, C)`` was subtracted; 0 if equal."""
     squared, sums = _squared_distances(tokens)
     sums.add_(2 * center.square().sum(dim=2, keepdim=True))  # Of the order of the norms before the subtraction.
     return squared.masked_fill_(squared <= _EQUAL_TOKENS * sums, 0.0)
@@ -102,13 +106,14 @@ def _evaluate(
 
     With ``find_close`` also a mask ``(B,)`` of images with close tokens, for which both are wrong; otherwise None.
     """
-    student, teacher = student.to(dtype), teacher.to(dtype)
-    tokens = _centered(student)[0]
+    sides = [_centered(side.to(dtype)) for side in (student, teacher)]
+    tokens = sides[0][0]
     if find_close:
-        squared, target = _squared_distances(tokens)[0], _squared_distances(_centered(teacher)[0])[0]
+        squared, target = (_squared_distances(centered)[0] for centered, _ in sides)
         close = has_close_tokens(squared, target)
     else:
-        squared, target, close = squared_distances(student), squared_distances(teacher), None
+        squared, target = (_zero_between_equal(*side) for side in sides)
+        close = None
     losses, gradient = compare(squared, target)
     return losses, _gradient_of_tokens(tokens, gradient), close
 
