@@ -15,7 +15,7 @@ except ImportError as error:
         '`pip install "serkd-mm[mmlab]"`, or their maintained forks with `pip install "serkd-mm[onedl]"`.'
     ) from error
 
-from . import distillers, heads, hooks, losses, mergers, optim, runner, strategies, tokenizers, visualization
+from . import distillers, heads, hooks, losses, mergers, optim, runner, strategies, teacher_cache, tokenizers, visualization
 from .fileio import allow_mmengine_checkpoints
 
 allow_mmengine_checkpoints()
@@ -30,6 +30,7 @@ __all__ = [
     'optim',
     'runner',
     'strategies',
+    'teacher_cache',
     'tokenizers',
     'visualization',
 ]

@@ -107,6 +107,7 @@ def test_imports_run_downwards_only():
     layers = {
         'ops': 0,
         'errors': -1,
+        'seeding': -1,
         'fileio': 0,
         'analysis': 0,
         'lazy_layers': 0,
@@ -114,6 +115,7 @@ def test_imports_run_downwards_only():
         'mergers': 1,
         'losses': 1,
         'heads': 1,
+        'teacher_cache': 1,
         'hooks': 3,
         'optim': 1,
         'distillers': 2,

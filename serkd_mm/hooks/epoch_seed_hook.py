@@ -7,7 +7,7 @@ from mmengine.runner.base_loop import BaseLoop
 from mmpretrain.registry import HOOKS
 from torch.utils.data import DataLoader
 
-from .seeding import derive_seed, index_sampler, run_seed, set_seed
+from ..seeding import derive_seed, index_sampler, run_seed, set_seed
 
 _VALIDATION = 3  # Keeps its numbers apart from those of epochs and iterations.
 

@@ -9,8 +9,8 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from ..seeding import derive_seed, index_sampler, run_seed, set_seed
 from .data_errors import DataError
-from .seeding import derive_seed, index_sampler, run_seed, set_seed
 
 # A last number that keeps the streams of one iteration apart. The training step has none.
 _AUGMENTATION, _ORDER = 1, 2

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from serkd_mm.distillers.config_errors import ConfigError
 from serkd_mm.hooks import DataError, ResumeError
 from serkd_mm.hooks.iteration_seed_hook import SeededBatches
-from serkd_mm.hooks.seeding import set_seed
+from serkd_mm.seeding import set_seed
 
 pytestmark = pytest.mark.usefixtures('runner_scope')
 

@@ -1,6 +1,8 @@
 """Seeds that follow from the seed of the run and a position in it, so that a resumed run draws the same numbers."""
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -35,6 +37,25 @@ def set_seed(seed: int) -> None:
             torch.cuda.manual_seed_all(seed)
     else:
         torch.manual_seed(seed)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed Python, NumPy and torch on the CPU for a block of code, and restore their random state after it.
+
+    Args:
+        seed: The seed, as :func:`derive_seed` returns it.
+    """
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.default_generator.manual_seed(seed)
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_rng_state(before[2])
 
 
 def index_sampler(loader: DataLoader) -> Sampler:
