@@ -37,23 +37,7 @@ class AtomicBackend(LocalBackend):
             WriteError: The disk is full, the file exceeds a limit, or the folder cannot be written. Nothing remains of the
                 attempt, and an existing file is unchanged.
         """
-        path = Path(filepath)
-        partial = path.with_name(f'.{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}{_PARTIAL}')
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open('wb') as file:
-                file.write(obj)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        except OSError as error:
-            raise WriteError(
-                f'{path} ({len(obj) / 2**20:.1f} MiB) could not be written: {error.strerror or error}. Existing files are '
-                'unchanged. Make room or raise the limit; --resume then continues from the last checkpoint'
-            ) from error
-        finally:
-            with suppress(OSError):  # After the rename, there is none.
-                partial.unlink()
+        write_atomically(obj, filepath, '--resume then continues from the last checkpoint')
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
         """Write text atomically.
@@ -64,6 +48,37 @@ class AtomicBackend(LocalBackend):
             encoding: Encoding of the text. Default: ``'utf-8'``.
         """
         self.put(obj.encode(encoding), filepath)
+
+
+def write_atomically(content: bytes, path: str | Path, after: str) -> None:
+    """Write a file such that it is complete or unchanged, even if the process is killed.
+
+    Args:
+        content: Content of the file.
+        path: Path of the file. Missing folders are created.
+        after: What continues after there is room again, for the message.
+
+    Raises:
+        WriteError: The disk is full, the file exceeds a limit, or the folder cannot be written. Nothing remains of the
+            attempt, and an existing file is unchanged.
+    """
+    path = Path(path)
+    partial = path.with_name(f'.{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}{_PARTIAL}')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open('wb') as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise WriteError(
+            f'{path} ({len(content) / 2**20:.1f} MiB) could not be written: {error.strerror or error}. Existing files are '
+            f'unchanged. Make room or raise the limit; {after}'
+        ) from error
+    finally:
+        with suppress(OSError):  # After the rename, there is none.
+            partial.unlink()
 
 
 def remove_partial_files(folder: str | Path) -> Iterator[Path]:

@@ -9,6 +9,7 @@ from mmpretrain.registry import MODELS
 from torch import nn
 
 from ..lazy_layers import build_on_first_input
+from ..ops.pooled import pooled
 from ..ops.precision import at_least_float32, autocast_off
 from .base_loss import BaseDistillationLoss, check_size, check_tau
 
@@ -66,7 +67,7 @@ class RRDLoss(BaseDistillationLoss):
         Raises:
             ValueError: The batch sizes differ, or a width differs from that of the first call.
         """
-        student, teacher = _pooled(student), _pooled(teacher)
+        student, teacher = pooled(student, 'RRDLoss'), pooled(teacher, 'RRDLoss')
         if student.shape[0] != teacher.shape[0]:
             raise ValueError(
                 f'RRDLoss compares the same images, but got {student.shape[0]} of the student and {teacher.shape[0]} of '
@@ -133,17 +134,6 @@ def _keep_newest(loss: RRDLoss, state_dict: dict[str, Any], prefix: str, *_: Any
             f'{num_kept} embeddings are kept.',
             logger='current',
         )
-
-
-def _pooled(feature: torch.Tensor) -> torch.Tensor:
-    """One vector per image ``(B, C)``, in float32 or better."""
-    if not 2 <= feature.ndim <= 4:
-        raise ValueError(
-            f'RRDLoss reads features (B, C), tokens (B, L, C) or maps (B, C, H, W), but got shape {tuple(feature.shape)}'
-        )
-    positions = {2: (), 3: (1,), 4: (2, 3)}[feature.ndim]
-    feature = at_least_float32(feature)
-    return feature.mean(dim=positions) if positions else feature
 
 
 def _gather(embeddings: torch.Tensor) -> torch.Tensor:
