@@ -58,7 +58,7 @@ class RecordFormat(ABC):
 
     @abstractmethod
     def example(self, batch_size: int, generator: torch.Generator | None = None) -> torch.Tensor:
-        """Return random values of the shape that :meth:`decode` returns, float32 ``(batch_size, ...)``."""
+        """Return random values that can be stored, float32 ``(batch_size, ...)``, for a dry run without the teacher."""
 
 
 class TriangleFormat(RecordFormat):
@@ -94,8 +94,7 @@ class TriangleFormat(RecordFormat):
         }
 
     def example(self, batch_size: int, generator: torch.Generator | None = None) -> torch.Tensor:
-        shape = (self.num_tokens, min(self.num_tokens - 1, self.num_channels))
-        return torch.randn(batch_size, *shape, generator=generator)
+        return torch.randn(batch_size, self.num_tokens, self.num_channels, generator=generator)
 
     def __str__(self) -> str:
         return f'isometric triangle of {self.num_tokens} tokens, {self.dtype}'

@@ -30,7 +30,9 @@ def stored(kind, values):
     )
     decoded = kind.decode(torch.from_numpy(record)[:, 3:-5])
     assert decoded.dtype == torch.float32
-    assert kind.example(2, torch.Generator().manual_seed(0)).shape == (2, *decoded.shape[1:])
+    examples = [kind.encode(kind.example(2, torch.Generator().manual_seed(0))) for _ in range(2)]
+    assert np.array_equal(*examples)
+    assert examples[0].shape == (2, kind.num_bytes)
     return decoded
 
 
