@@ -3,5 +3,18 @@
 from .errors import CacheError
 from .manifest import Entry, Manifest
 from .record_files import ShardWriter, TeacherCache
+from .repeatable_views import RepeatableViews, augmented_image_checksum
+from .view_preprocessor import ViewPreprocessor
+from .view_sampler import ViewSampler
 
-__all__ = ['CacheError', 'Entry', 'Manifest', 'ShardWriter', 'TeacherCache']
+__all__ = [
+    'CacheError',
+    'Entry',
+    'Manifest',
+    'RepeatableViews',
+    'ShardWriter',
+    'TeacherCache',
+    'ViewPreprocessor',
+    'ViewSampler',
+    'augmented_image_checksum',
+]

@@ -1,0 +1,63 @@
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from mmpretrain.models import ClsDataPreprocessor
+from mmpretrain.registry import MODELS
+
+from .errors import CacheError
+from .view_mixing import check_pairs, mix_images, mix_scores
+
+
+@MODELS.register_module()
+class ViewPreprocessor(ClsDataPreprocessor):
+    """mmpretrain's ``ClsDataPreprocessor``, which mixes the pairs of :class:`RepeatableViews` instead of random mates.
+
+    Images without ``view_mix``, and all images in evaluation, are preprocessed as by the parent class.
+
+    Args:
+        batch_augments: Must be None or empty; mmpretrain passes a classifier's ``train_cfg`` here. Default: None.
+        settings: Settings of ``ClsDataPreprocessor``. Labels of mixed images need ``to_onehot=True`` and ``num_classes``.
+
+    Raises:
+        CacheError: There are batch augmentations.
+    """
+
+    def __init__(self, batch_augments: Mapping | None = None, **settings: Any) -> None:
+        if batch_augments:
+            raise CacheError(
+                "train_cfg.augments (data_preprocessor.batch_augments) draws its mates from each batch, so a teacher's "
+                'outputs for the mixed images could not be stored. Set train_cfg=None in the student, and mix with '
+                f'train_dataloader.dataset=dict(type="RepeatableViews", augments={dict(batch_augments)!r}, ...)'
+            )
+        super().__init__(**settings)
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Preprocess a batch, and mix its pairs.
+
+        Args:
+            data: ``inputs`` and ``data_samples``, as the dataloader returns them.
+            training: Whether to mix. Default: False.
+
+        Raises:
+            CacheError: The batch does not consist of pairs, or the labels are not soft.
+        """
+        batch = super().forward(data, training)
+        samples = batch['data_samples']
+        if not training or not samples or all('view_mix' not in sample for sample in samples):
+            return batch
+        mixes = [sample.get('view_mix') for sample in samples]
+        check_pairs(mixes)
+        if all(mix.is_identity for mix in mixes):
+            return batch
+        batch['inputs'] = mix_images(batch['inputs'], mixes)
+        if 'gt_score' in samples[0]:
+            scores = torch.stack([sample.gt_score for sample in samples]).float()
+            for sample, score in zip(samples, mix_scores(scores, mixes), strict=True):
+                sample.set_gt_score(score)
+        elif 'gt_label' in samples[0]:
+            raise CacheError(
+                'data_preprocessor: the images are mixed, but not their labels. Set data_preprocessor.to_onehot=True and '
+                'data_preprocessor.num_classes'
+            )
+        return batch
