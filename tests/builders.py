@@ -188,6 +188,23 @@ def training_config(root: Path, work_dir: Path, **changes) -> Config:
     return config
 
 
+def use_repeatable_views(config: Config, **settings) -> Config:
+    """Make a training config read repeatable views of its data, in place.
+
+    Args:
+        config: The config.
+        settings: Settings of ``RepeatableViews``, such as ``num_views``, ``augments`` and ``cache``.
+    """
+    loader = config.train_dataloader
+    loader.dataset = dict(type='RepeatableViews', dataset=loader.dataset, **settings)
+    loader.sampler = dict(type='ViewSampler')
+    for preprocessor in (config.data_preprocessor, config.model.get('data_preprocessor')):
+        if preprocessor is not None:
+            preprocessor.update(type='ViewPreprocessor', to_onehot=bool(settings.get('augments')))
+    config.model.student.model.pop('train_cfg', None)
+    return config
+
+
 class Command:
     """Unpickling it creates a folder: code that safe loading must not run."""
 

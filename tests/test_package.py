@@ -36,6 +36,7 @@ MODEL_NAMES = [
     'DeiTDistilledClsHead',
     'LeViTDistilledClsHead',
     'EfficientFormerDistilledClsHead',
+    'ViewPreprocessor',
 ]
 HOOK_NAMES = [
     'PlainCheckpointHook',
@@ -108,6 +109,7 @@ def test_imports_run_downwards_only():
         'ops': 0,
         'errors': -1,
         'seeding': -1,
+        'config_files': -1,
         'fileio': 0,
         'analysis': 0,
         'lazy_layers': 0,

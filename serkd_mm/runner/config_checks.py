@@ -5,6 +5,7 @@ from mmengine.config import Config
 from ..distillers.config_errors import ConfigError
 from .config_names import check_names, check_removals, check_settings
 from .config_values import check_values
+from .view_checks import check_views
 
 
 def check_config(config: Config, before: Config, options: Mapping | None, training: bool = True) -> None:
@@ -17,7 +18,8 @@ def check_config(config: Config, before: Config, options: Mapping | None, traini
         training: Whether the run trains. Otherwise only the names of the top level are checked. Default: True.
 
     Raises:
-        ConfigError: There is no model, a name is not read by a run, a removal removes nothing, or a value is unusable.
+        ConfigError: There is no model, a name is not read by a run, a removal removes nothing, a value is unusable, or
+            repeatable views do not fit the rest.
     """
     model = config.get('model')
     if not isinstance(model, Mapping) or 'type' not in model:
@@ -27,3 +29,4 @@ def check_config(config: Config, before: Config, options: Mapping | None, traini
         check_removals(config, before, options)
         check_settings(config)
         check_values(config)
+        check_views(config)

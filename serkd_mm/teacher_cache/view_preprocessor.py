@@ -48,9 +48,8 @@ class ViewPreprocessor(ClsDataPreprocessor):
             return batch
         mixes = [sample.get('view_mix') for sample in samples]
         check_pairs(mixes)
-        if all(mix.is_identity for mix in mixes):
-            return batch
-        batch['inputs'] = mix_images(batch['inputs'], mixes)
+        if not all(mix.is_identity for mix in mixes):
+            batch['inputs'] = mix_images(batch['inputs'], mixes)
         if 'gt_score' in samples[0]:
             scores = torch.stack([sample.gt_score for sample in samples]).float()
             for sample, score in zip(samples, mix_scores(scores, mixes), strict=True):

@@ -35,8 +35,7 @@ class ViewSampler(Sampler):
         if not isinstance(dataset, RepeatableViews):
             raise CacheError(
                 "train_dataloader.sampler: ViewSampler needs train_dataloader.dataset=dict(type='RepeatableViews', "
-                f"dataset=..., num_views=...), but the data set is {type(dataset).__name__}. Use dict(type='DefaultSampler') "
-                'for other data sets'
+                f"dataset=..., num_views=...), but the data set is {type(dataset).__name__}. Use dict(type='DefaultSampler')"
             )
         self.rank, self.world_size = get_dist_info()
         self.dataset, self.shuffle, self.round_up = dataset, shuffle, round_up
