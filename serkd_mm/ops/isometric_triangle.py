@@ -7,6 +7,10 @@ rotation change none of them:
 
 R is upper triangular, so z_i has i numbers that are not 0: 49 tokens of 768 channels take 1,176 numbers instead of 37,632.
 The scale does not matter to the losses either; the largest number is brought to [0.5, 1), so that float16 does not overflow.
+
+Far from the origin, float16 has fewer digits for all tokens. So the most central token takes the place of token 0 (and
+token 0 its place), and not an outlier. Which one it was is stored in the signs of the first numbers of the diagonal of R:
+mirroring changes no distance, so the signs are free.
 """
 
 import torch
@@ -44,12 +48,16 @@ def isometric_triangle(tokens: torch.Tensor) -> torch.Tensor:
     if not tokens.isfinite().all():
         raise ValueError('the tokens are not finite: they hold NaN or infinity')
     tokens = tokens.double()
-    shifted = tokens - tokens[:, :1]
-    rotated = torch.zeros_like(tokens[:, :, : min(tokens.shape[1] - 1, tokens.shape[2])])
-    rotated[:, 1:] = torch.linalg.qr(shifted[:, 1:].mT, mode='r').R.mT
-    rotated = _copy_equal(rotated, squared_distances(tokens) == 0)
-    rows, columns = _lower_triangle(rotated)
-    return _scaled(rotated[:, rows, columns])
+    squared = squared_distances(tokens)
+    rank = min(tokens.shape[1] - 1, tokens.shape[2])
+    origin = squared[:, : _num_origins(tokens.shape[1], rank)].sqrt().sum(dim=2).argmin(dim=1)
+    order = _swap_first(origin, tokens.shape[1])
+    tokens, equal = _select(tokens, order), _select(_select(squared == 0, order).mT, order)
+    coordinates = torch.zeros_like(tokens[:, :, :rank])
+    coordinates[:, 1:] = torch.linalg.qr((tokens[:, 1:] - tokens[:, :1]).mT, mode='r').R.mT
+    coordinates = _store_origin(_copy_equal(coordinates, equal), origin)
+    rows, columns = _lower_triangle(coordinates)
+    return _scaled(coordinates[:, rows, columns])
 
 
 def tokens_from_triangle(values: torch.Tensor, num_tokens: int, num_channels: int) -> torch.Tensor:
@@ -66,7 +74,7 @@ def tokens_from_triangle(values: torch.Tensor, num_tokens: int, num_channels: in
     tokens = values.new_zeros(len(values), num_tokens, min(num_tokens - 1, num_channels))
     rows, columns = _lower_triangle(tokens)
     tokens[:, rows, columns] = values
-    return tokens
+    return _select(tokens, _swap_first(_stored_origin(tokens), num_tokens))
 
 
 def _lower_triangle(tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -75,12 +83,55 @@ def _lower_triangle(tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return rows + 1, columns
 
 
+def _select(tokens: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+    """Reorder the tokens ``(B, L, C)`` of each image by indices ``(B, L)``."""
+    return tokens.gather(1, order[:, :, None].expand_as(tokens))
+
+
+def _swap_first(others: torch.Tensor, num_tokens: int) -> torch.Tensor:
+    """Indices ``(B, L)`` that swap the first token and the one of the index ``(B,)``."""
+    order = torch.arange(num_tokens, device=others.device).repeat(len(others), 1)
+    order[:, 0] = others
+    return order.scatter(1, others[:, None], 0)
+
+
+def _num_origins(num_tokens: int, rank: int) -> int:
+    """Number of tokens that the signs of the diagonal can tell apart."""
+    return min(num_tokens, 2 ** _num_signs(num_tokens, rank))
+
+
+def _num_signs(num_tokens: int, rank: int) -> int:
+    """Number of signs that the index of the origin is stored in: all tokens, unless there are very few channels."""
+    return min(rank, (num_tokens - 1).bit_length())
+
+
+def _store_origin(tokens: torch.Tensor, origin: torch.Tensor) -> torch.Tensor:
+    """Mirror the first channels such that the signs of their diagonal, also of zeros, are the bits of an index ``(B,)``."""
+    signs = _diagonal_signs(tokens)
+    bits = origin[:, None] >> torch.arange(signs.shape[1], device=origin.device) & 1
+    mirror = torch.ones_like(tokens[:, 0])
+    mirror[:, : signs.shape[1]] = torch.where(signs == bits, 1.0, -1.0)
+    return tokens * mirror[:, None]
+
+
+def _stored_origin(tokens: torch.Tensor) -> torch.Tensor:
+    """The index ``(B,)`` that :func:`_store_origin` has stored."""
+    signs = _diagonal_signs(tokens)
+    return (signs << torch.arange(signs.shape[1], device=tokens.device)).sum(dim=1)
+
+
+def _diagonal_signs(tokens: torch.Tensor) -> torch.Tensor:
+    """1 where the number that token k + 1 has in channel k is negative or -0; of the first channels, ``(B, k)``."""
+    diagonal = tokens[:, 1:].diagonal(dim1=1, dim2=2)
+    return diagonal[:, : _num_signs(*tokens.shape[1:])].signbit().long()
+
+
 def _copy_equal(tokens: torch.Tensor, equal: torch.Tensor) -> torch.Tensor:
     """Replace tokens by the first token that they are equal to, directly or by way of others."""
     for _ in range(equal.shape[1].bit_length()):  # Chains of equal tokens: each product doubles their length.
         equal = (equal.to(tokens) @ equal.to(tokens)) > 0
     first = equal.to(torch.uint8).argmax(dim=2)
-    return tokens.gather(1, first[:, :, None].expand_as(tokens))
+    return _select(tokens, first)
 
 
 def _scaled(values: torch.Tensor) -> torch.Tensor:

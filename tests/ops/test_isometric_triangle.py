@@ -105,6 +105,27 @@ def test_close_tokens_keep_their_distances(closeness):
     assert_same_relations(stored(points), points, rtol=1e-9)
 
 
+@pytest.mark.parametrize('shape', [(7, 49, 768), (7, 9, 2), (7, 5, 1), (7, 2, 4)])
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float16])
+def test_order_of_the_tokens_survives_whichever_is_the_origin(shape, dtype):
+    # The token in the center of the others becomes the origin; few channels cannot store every index.
+    points = 1 + tokens(*shape)
+    index = torch.arange(len(points)) * 7 % shape[1]
+    points[range(len(points)), index] = points.mean(dim=1)
+    decoded = stored(points, dtype)
+    tolerance = 1e-12 if dtype == torch.float64 else 3e-3
+    distances, actual = (distances_and_cosines(side)[0] for side in (points, decoded))
+    mean, actual_mean = (side.mean(dim=(1, 2), keepdim=True) for side in (distances, actual))
+    torch.testing.assert_close(actual / actual_mean, distances / mean, rtol=0, atol=tolerance)
+
+
+def test_massive_token_stays_where_it_is_also_where_float16_loses_the_others():
+    points = tokens(5, 5, 16)
+    points[range(5), range(5)] *= 1e9
+    distances = distances_and_cosines(stored(points, torch.float16))[0]
+    assert distances.sum(dim=2).argmax(dim=1).tolist() == [0, 1, 2, 3, 4]
+
+
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
 def test_tokens_that_are_not_finite_are_refused(value):
     points = tokens(2, 9, 16)
@@ -118,6 +139,11 @@ def test_other_shapes_are_refused():
         isometric_triangle(tokens(2, 9))
 
 
+def with_massive(points, factor, index):
+    points[:, index] *= factor
+    return points
+
+
 TEACHERS = {
     'random': lambda: tokens(2, 49, 768, seed=1),
     'offset': lambda: tokens(2, 49, 768, seed=1) + 10 * tokens(1, 1, 768, seed=2),
@@ -125,6 +151,8 @@ TEACHERS = {
     'few channels': lambda: tokens(2, 49, 24, seed=1),
     'rank 5': lambda: tokens(2, 49, 5, seed=1) @ tokens(5, 768, seed=2),
     'large': lambda: 1e5 * tokens(2, 49, 768, seed=1),
+    'massive first': lambda: with_massive(tokens(2, 49, 768, seed=1), 1000, 0),
+    'massive last': lambda: with_massive(tokens(2, 49, 768, seed=1), 100, 48),
     'some equal': lambda: tokens(2, 30, 768, seed=1)[:, [*range(30), *range(0, 30, 2), 0, 0, 0, 0]],
     'close 1e-2': lambda: with_close_pairs(tokens(2, 49, 768, seed=1), 1e-2).float(),
 }
