@@ -23,7 +23,9 @@ from torch import nn
 
 import serkd_mm  # noqa: F401  (registers the components, and reports a missing package)
 from serkd_mm.config_files import OptionsAction, read_config, type_name
+from serkd_mm.distillers.cached_teacher import CachedTeacher
 from serkd_mm.distillers.config_errors import ConfigError
+from serkd_mm.distillers.targets import Targets
 from serkd_mm.errors import one_line_errors
 from serkd_mm.runner import check_config
 from serkd_mm.tokenizers import Feature
@@ -54,13 +56,14 @@ def main() -> None:
     batch = generated_batch(model)
     losses, saved_bytes = training_step(model, batch)
     with torch.no_grad():
-        features = model.extract_features(batch['inputs'])
+        student, teacher = features_of(model, batch['inputs'])
+        targets = model.targets(**batch)
     console = Console()
     for table in (
         models_table(model),
-        taps_table(model, *features),
+        taps_table(model, student, teacher),
         views_table(model),
-        tokens_table(model, *features),
+        tokens_table(model, student, targets),
         losses_table(model, losses),
         saved_table(model),
         memory_table(model, saved_bytes, (config.get('train_dataloader') or {}).get('batch_size', NUM_IMAGES)),
@@ -75,6 +78,8 @@ def load_teacher(model: nn.Module) -> str:
     Raises:
         ConfigError: They cannot be read or do not match the teacher.
     """
+    if is_cached(model):
+        return f"The teacher's outputs are read from {model.teacher.folder}; here they are random values."
     weights = model.teacher.config.weights
     if weights is not None and weights.is_local:
         model.teacher.load()
@@ -89,7 +94,24 @@ def generated_batch(model: nn.Module) -> dict:
     """A preprocessed batch of generated images with labels."""
     images = torch.randint(0, 256, (NUM_IMAGES, *model.input_size)).float()
     samples = [DataSample().set_gt_label(label) for label in range(NUM_IMAGES)]
-    return model.data_preprocessor({'inputs': images, 'data_samples': samples}, training=True)
+    batch = model.data_preprocessor({'inputs': images, 'data_samples': samples}, training=True)
+    if is_cached(model):
+        model.teacher.add_examples(batch['data_samples'])
+    return batch
+
+
+def is_cached(model: nn.Module) -> bool:
+    """Whether the teacher's outputs are read from a cache."""
+    return isinstance(model.teacher, CachedTeacher)
+
+
+def features_of(model: nn.Module, inputs: torch.Tensor) -> tuple[dict[str, Feature], dict[str, Feature]]:
+    """The tapped features of both sides; none of a teacher that is not built."""
+    if not is_cached(model):
+        return model.extract_features(inputs)
+    with model.student_taps.record(tuple(inputs.shape[-2:])) as student:
+        model.student(inputs)
+    return student, {}
 
 
 def training_step(model: nn.Module, batch: Mapping) -> tuple[dict[str, torch.Tensor], int]:
@@ -104,7 +126,7 @@ def training_step(model: nn.Module, batch: Mapping) -> tuple[dict[str, torch.Ten
 @contextmanager
 def count_saved(model: nn.Module) -> Iterator[dict[int, int]]:
     """Count the bytes of each storage that is saved for the backward pass, without weights."""
-    weights = {weight.untyped_storage().data_ptr() for weight in (*model.parameters(), *model.teacher.parameters())}
+    weights = {weight.untyped_storage().data_ptr() for weight in (*model.parameters(), *teacher_tensors(model))}
     saved: dict[int, int] = {}
     kept = []  # Keeps the storages alive, so that no address is used twice.
 
@@ -123,10 +145,9 @@ def models_table(model: nn.Module) -> Table:
     """Student and teacher with their size and cost."""
     table = new_table('Models', 'side', 'model', 'parameters', 'FLOPs', 'input')
     channels, *student_size = model.input_size
-    sides = {
-        'student': (model.student, student_size),
-        'teacher': (model.teacher.model, model.teacher.config.input_size or student_size),
-    }
+    sides = {'student': (model.student, student_size)}
+    if not is_cached(model):
+        sides['teacher'] = (model.teacher.model, model.teacher.config.input_size or student_size)
     for side, (part, size) in sides.items():
         shape = (channels, *size)
         with model.teacher.autocast('cpu') if side == 'teacher' else nullcontext():
@@ -140,7 +161,11 @@ def taps_table(model: nn.Module, student: Mapping[str, Feature], teacher: Mappin
     """Modules that are tapped on both sides, with the shapes of their outputs for one image."""
     table = new_table('Taps', 'tap', 'student', 'shape', 'teacher', 'shape')
     for tap in student:
-        sides = ((model.student_taps, student), (model.teacher.taps, teacher))
+        sides = (
+            [(model.student_taps, student)]
+            if is_cached(model)
+            else [(model.student_taps, student), (model.teacher.taps, teacher)]
+        )
         table.add_row(tap, *(cell for taps, side in sides for cell in (taps.paths[tap], shape_of(side[tap].tensor))))
     return table
 
@@ -154,14 +179,14 @@ def views_table(model: nn.Module) -> Table:
     return table
 
 
-def tokens_table(model: nn.Module, student: Mapping[str, Feature], teacher: Mapping[str, Feature]) -> Table:
-    """Tokens x channels of one image by view and tap."""
+def tokens_table(model: nn.Module, student: Mapping[str, Feature], targets: Targets) -> Table:
+    """Tokens x channels of one image by view and tap; a cache holds the teacher's in the form that each loss needs."""
     table = new_table('Tokens', 'view', 'tap', 'student', 'teacher')
     with torch.no_grad():
-        tokens = model.distill.tokens(student, teacher)
-    for view, by_tap in tokens.items():
-        for tap, pair in by_tap.items():
-            table.add_row(view, tap, *map(shape_of, pair))
+        tokens = model.distill.student_tokens(student, targets.grids)
+    for (view, tap), own in tokens.items():
+        read = [shape_of(targets.tensors[name, tap]) for name, source in model.distill.source_of.items() if source == view]
+        table.add_row(view, tap, shape_of(own), ', '.join(dict.fromkeys(read)))
     return table
 
 
@@ -197,13 +222,18 @@ def memory_table(model: nn.Module, saved_bytes: int, batch_size: int) -> Table:
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     rows = {
         'student': size_of(model.parameters()) + size_of(model.buffers()),
-        'teacher': size_of(model.teacher.parameters()) + size_of(model.teacher.buffers()),
+        'teacher': size_of(teacher_tensors(model)),
         'gradients': size_of(trained),
         'saved for the backward pass': saved_bytes * batch_size / NUM_IMAGES,
     }
     for part, size in {**rows, 'sum': sum(rows.values())}.items():
         table.add_row(part, f'{size / MIB:,.0f}')
     return table
+
+
+def teacher_tensors(model: nn.Module) -> list[torch.Tensor]:
+    """The weights and buffers of the teacher, none if it is not built."""
+    return [] if is_cached(model) else [*model.teacher.parameters(), *model.teacher.buffers()]
 
 
 def new_table(title: str, *columns: str) -> Table:

@@ -1,4 +1,4 @@
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -8,6 +8,7 @@ from torch import nn
 from ..losses.base_loss import BaseDistillationLoss
 from ..tokenizers import Feature
 from .config_errors import ConfigError, build_module, check_name, prefix_errors, suggest, without_none
+from .targets import GridShape, Reading, SourceTap, Targets
 from .views import TapTokenizer, View
 
 Features = Mapping[str, Feature]
@@ -58,44 +59,103 @@ class DistillationObjective(nn.Module):
         """Names of the taps that a loss reads, directly or through a view."""
         return {tap for by_tap in self.losses.values() for tap in by_tap}
 
-    def forward(self, student: Features, teacher: Features) -> dict[str, torch.Tensor]:
+    def forward(self, student: Features, targets: Targets) -> dict[str, torch.Tensor]:
         """Compute the weighted losses by name.
 
         Args:
             student: The student's features by tap.
-            teacher: The teacher's features by tap.
+            targets: What the losses compare them with, from :meth:`targets` or from a cache of the teacher's outputs.
 
         Raises:
             ConfigError: The features do not fit a view or a loss.
         """
-        tokens = self.tokens(student, teacher)
+        tokens = self.student_tokens(student, targets.grids)
         losses = {}
         for name, by_tap in self.losses.items():
             source = self.source_of[name]
-            pairs = tokens.get(source) or {source: (student[source].tensor, teacher[source].tensor)}
             values = []
             for tap, loss in by_tap.items():
+                own = tokens[source, tap] if source in self.views else student[tap].tensor
                 where = source if len(by_tap) == 1 else f'{source}, tap {tap}'
                 with prefix_errors(f'model.losses.{name} ({type(loss).__name__} on {where!r})'):
-                    values.append(loss(*pairs[tap]))
+                    values.append(loss(own, targets.tensors[name, tap]))
             losses[name] = torch.stack(values).mean()
         return losses
 
-    def tokens(self, student: Features, teacher: Features) -> dict[str, dict[str, Pair]]:
-        """Compute the tokens ``(B, L, C_s)`` and ``(B, L, C_t)`` of every view and tap, each once.
+    @torch.no_grad()
+    def targets(self, teacher: Features) -> Targets:
+        """Compute what each loss compares the student with, without a graph; every view and tap once.
+
+        Args:
+            teacher: The teacher's features by tap.
 
         Raises:
             ConfigError: The features do not fit a view.
         """
-        grids: dict[str, Pair] = {}
+        merged = self._merged(teacher, 'teacher', lambda name, _tap, grid: self.views[name].teacher_grid(grid))
+        tokens = {key: grid.flatten(2).mT for key, grid in merged.items()}
+        return Targets(
+            tensors={
+                (name, tap): tokens.get((self.source_of[name], tap), teacher[tap].tensor)
+                for name, by_tap in self.losses.items()
+                for tap in by_tap
+            },
+            grids={key: tuple(grid.shape[2:]) for key, grid in merged.items()},
+        )
+
+    def student_tokens(self, student: Features, grids: Mapping[SourceTap, GridShape]) -> dict[SourceTap, torch.Tensor]:
+        """Compute the student's tokens ``(B, L, C_s)`` of every view and tap, each once.
+
+        Args:
+            student: The student's features by tap.
+            grids: Rows and columns of the teacher's merged grids by view and tap.
+
+        Raises:
+            ConfigError: The features do not fit a view, or the grids of the two sides differ.
+        """
+
+        def merge(name: str, tap: str, grid: torch.Tensor) -> torch.Tensor:
+            return self.views[name].student_grid(tap, grid, grids[name, tap])
+
+        merged = self._merged(student, 'student', merge)
+        return {key: grid.flatten(2).mT for key, grid in merged.items()}
+
+    def tokens(self, student: Features, teacher: Features) -> dict[str, dict[str, Pair]]:
+        """Compute the tokens ``(B, L, C_s)`` and ``(B, L, C_t)`` by view and tap; for pictures and reports.
+
+        Raises:
+            ConfigError: The features do not fit a view.
+        """
+        targets = self.targets(teacher)
+        of_teacher = {(self.source_of[name], tap): tensor for (name, tap), tensor in targets.tensors.items()}
         tokens: dict[str, dict[str, Pair]] = {name: {} for name in self.views}
+        for (view, tap), own in self.student_tokens(student, targets.grids).items():
+            tokens[view][tap] = own, of_teacher[view, tap]
+        return tokens
+
+    def readings(self) -> list[Reading]:
+        """List what each loss reads of the teacher, one entry for each tap."""
+        return [
+            Reading(name, source, tap, loss.teacher_content, **self._settings_of(source))
+            for name, by_tap in self.losses.items()
+            for source in [self.source_of[name]]
+            for tap, loss in by_tap.items()
+        ]
+
+    def _settings_of(self, source: str) -> dict[str, Any]:
+        return self.views[source].settings if source in self.views else {}
+
+    def _merged(self, features: Features, side: str, merge: Callable) -> dict[SourceTap, torch.Tensor]:
+        """The merged grids of one side by view and tap; views with equal tokenizers tokenize once."""
+        grids: dict[str, torch.Tensor] = {}
+        merged = {}
         for name, view in self.views.items():
             for tap, tokenizer in view.tokenizer_of.items():
                 with prefix_errors(f'model.views.{name}' + (f' (tap {tap!r})' if len(view.taps) > 1 else '')):
                     if tokenizer not in grids:
-                        grids[tokenizer] = self.tokenizers[tokenizer](student[tap], teacher[tap])
-                    tokens[name][tap] = view(tap, *grids[tokenizer])
-        return tokens
+                        grids[tokenizer] = getattr(self.tokenizers[tokenizer], side)(features[tap])
+                    merged[name, tap] = merge(name, tap, grids[tokenizer])
+        return merged
 
     def _add_view(self, name: str, config: Any, tap_names: set[str]) -> None:
         """Build a view, and its tokenizers unless another view shares them."""

@@ -10,6 +10,7 @@ from mmpretrain.structures import DataSample
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from .cached_teacher import CachedTeacher
 from .config_errors import ConfigError
 
 _NUM_IMAGES = 2
@@ -68,7 +69,7 @@ def dry_run(distiller: nn.Module, input_size: tuple[int, int, int]) -> None:
     _set_modes(distiller)
     try:
         with torch.enable_grad():
-            losses = distiller.distillation_step(images, _labels(distiller.student))
+            losses = distiller.distillation_step(images, _samples(distiller))
             distiller.parse_losses(losses)[0].backward()
     except ConfigError:
         raise
@@ -98,14 +99,16 @@ def _set_modes(distiller: nn.Module) -> None:
             module.eval()
 
 
-def _labels(student: nn.Module) -> list[DataSample]:
-    """Class 0 for every image, as a label and, if the student's preprocessor makes them, as soft targets."""
+def _samples(distiller: nn.Module) -> list[DataSample]:
+    """Samples of class 0, also as soft targets if the student's preprocessor makes them, and with records of a cache."""
     samples = [DataSample().set_gt_label(0) for _ in range(_NUM_IMAGES)]
-    preprocessor = student.data_preprocessor
+    preprocessor = distiller.student.data_preprocessor
     if getattr(preprocessor, 'to_onehot', False):
-        num_classes = preprocessor.num_classes or student.head.num_classes
+        num_classes = preprocessor.num_classes or distiller.student.head.num_classes
         for sample in samples:
             sample.set_gt_score(torch.eye(num_classes)[0])
+    if isinstance(distiller.teacher, CachedTeacher):
+        distiller.teacher.add_examples(samples)
     return samples
 
 

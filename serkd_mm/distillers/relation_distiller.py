@@ -11,6 +11,7 @@ from torch import nn
 
 from ..heads import make_heads_trainable
 from ..tokenizers import Feature
+from .cached_teacher import CachedTeacher
 from .config_errors import ConfigError, check_keys
 from .default_taps import DEFAULT_TAPS, default_taps
 from .distillation_objective import DistillationObjective
@@ -21,6 +22,7 @@ from .input_statistics import InputStatistics, check_preprocessor
 from .model_source import drop_empty_pretrained, find_model
 from .student_checkpoints import register_plain_student_hooks
 from .taps import Taps
+from .targets import Targets
 
 _SETTINGS = ['student', 'teacher', 'views', 'losses', 'input_size', 'data_preprocessor', 'init_cfg']
 
@@ -30,15 +32,17 @@ class RelationDistiller(BaseClassifier):
     """A student that learns from labels and from a frozen teacher: equation 12 of SeRKD (arXiv:2503.21269).
 
     For mmengine and mmpretrain it is the student: it predicts as the student, and its checkpoints are the student's, plus
-    what only training needs under ``distill.``. A training step: the teacher runs and its taps fill; the student computes
-    its task loss and its taps fill; each view turns tapped pairs into tokens, once; each loss reads its view.
+    what only training needs under ``distill.``. A training step: the teacher runs and its taps fill, or its stored outputs
+    are read; the student computes its task loss and its taps fill; each view turns tapped features into tokens, once; each
+    loss reads its view.
 
     Args:
         student: ``dict(model, taps=None, compile=False, channels_last=False)``. The model is a dict, a config file or a zoo
             name. Taps that are left out are found, see :func:`default_taps`. For the other settings see
             :class:`ExecutionOptions`; they take effect in training.
-        teacher: ``dict(model, checkpoint, ...)``, see :class:`TeacherConfig`. None is for evaluation: neither teacher nor
-            losses are built, and the model cannot be trained. Default: None.
+        teacher: ``dict(model, checkpoint, ...)``, see :class:`TeacherConfig`, or with ``cache``, a folder of the teacher's
+            stored outputs, which are read instead of running it, see :class:`CachedTeacher`. None is for evaluation: neither
+            teacher nor losses are built, and the model cannot be trained. Default: None.
         views: Views by name, ``dict(tap, tokenizer, merger, refiner=None)``, see :class:`View`. Default: None.
         losses: Losses by name, ``dict(type, on, ...)``, see :class:`DistillationObjective`. ``loss_cls`` is the student's
             task loss. Default: None.
@@ -72,7 +76,7 @@ class RelationDistiller(BaseClassifier):
         super().__init__(init_cfg=init_cfg, data_preprocessor=model.data_preprocessor)
         self.student = model
         # nn.Module does not register what is in a dict: state dicts, optimizers and DDP never see the teacher.
-        self._unregistered: dict[str, FrozenTeacher] = {}
+        self._unregistered: dict[str, FrozenTeacher | CachedTeacher] = {}
         if teacher is not None:
             self._prepare_training(student, teacher, views, losses, input_size)
         register_plain_student_hooks(self)
@@ -91,15 +95,21 @@ class RelationDistiller(BaseClassifier):
         if taps is None:
             taps = default_taps(self.student, used_taps, input_size, 'model.student.taps')
         self.student_taps = Taps(self.student, taps, used_taps, 'model.student.taps')
-        statistics = InputStatistics.from_preprocessor(self.student.data_preprocessor)
-        self._unregistered['teacher'] = FrozenTeacher(teacher, used_taps, statistics, input_size)
+        self._unregistered['teacher'] = self._build_teacher(teacher)
         dry_run(self, input_size)
         # Compile after the dry run: code compiled for its two images would not fit a whole batch.
         execution.compile_backbone(self.student, self.student_taps.modules)
-        self.teacher.config.execution.compile_backbone(self.teacher.model, self.teacher.taps.modules)
+        if isinstance(self.teacher, FrozenTeacher):
+            self.teacher.config.execution.compile_backbone(self.teacher.model, self.teacher.taps.modules)
+
+    def _build_teacher(self, config: Mapping) -> FrozenTeacher | CachedTeacher:
+        if isinstance(config, Mapping) and config.get('cache') is not None:
+            return CachedTeacher(config, self.distill.readings(), self.data_preprocessor)
+        statistics = InputStatistics.from_preprocessor(self.student.data_preprocessor)
+        return FrozenTeacher(config, self.distill.used_taps, statistics, self.input_size)
 
     @property
-    def teacher(self) -> FrozenTeacher | None:
+    def teacher(self) -> FrozenTeacher | CachedTeacher | None:
         """The teacher, which is not a submodule; None if the model was built for evaluation."""
         return self._unregistered.get('teacher')
 
@@ -148,9 +158,21 @@ class RelationDistiller(BaseClassifier):
 
     def distillation_step(self, inputs: torch.Tensor, data_samples: list[DataSample]) -> dict[str, torch.Tensor]:
         """Compute the losses as :meth:`loss` does, without loading the teacher's weights (the dry run must not)."""
-        student, teacher, task_losses = self._run_pair(inputs, partial(self.student.loss, data_samples=data_samples))
+        targets = self.targets(inputs, data_samples)
+        student, task_losses = self._run_student(inputs, partial(self.student.loss, data_samples=data_samples))
         task_losses = {'loss_cls' if name == 'loss' else name: value for name, value in task_losses.items()}
-        return {**task_losses, **self.distill(student, teacher)}
+        return {**task_losses, **self.distill(student, targets)}
+
+    def targets(self, inputs: torch.Tensor, data_samples: list[DataSample]) -> Targets:
+        """Return what the losses compare the student with: computed by the teacher, or read from its cache.
+
+        Args:
+            inputs: Preprocessed images ``(B, 3, H, W)``, for the teacher.
+            data_samples: Their records, for a cache.
+        """
+        if isinstance(self.teacher, CachedTeacher):
+            return self.teacher(data_samples, inputs.device)
+        return self.distill.targets(self.teacher(inputs))
 
     def extract_features(self, inputs: torch.Tensor) -> tuple[dict[str, Feature], dict[str, Feature]]:
         """Collect the tapped features of both sides.
@@ -162,10 +184,17 @@ class RelationDistiller(BaseClassifier):
             The student's features and the teacher's, the latter without a graph, by tap.
 
         Raises:
-            ConfigError: The model was built for evaluation, or the teacher's weights cannot be loaded.
+            ConfigError: The model was built for evaluation or with ``teacher.cache``, or the teacher's weights cannot be
+                loaded.
         """
         self._load_teacher()
-        return self._run_pair(inputs, self.student)[:2]
+        if isinstance(self.teacher, CachedTeacher):
+            raise ConfigError(
+                f'model.teacher.cache={self.teacher.folder!r}: the teacher is not built, so its features cannot be '
+                'computed. Set model.teacher.cache=None'
+            )
+        teacher = self.teacher(inputs)
+        return self._run_student(inputs, self.student)[0], teacher
 
     def _load_teacher(self) -> None:
         """Load the teacher's weights, unless that has been done."""
@@ -173,12 +202,11 @@ class RelationDistiller(BaseClassifier):
             raise ConfigError('model.teacher is None: this model was built for evaluation and has nothing to distill from')
         self.teacher.load()
 
-    def _run_pair(self, inputs: torch.Tensor, run_student: Callable) -> tuple[dict[str, Feature], dict[str, Feature], Any]:
-        """Run teacher and student once; return the features of the student and of the teacher, and the student's output."""
-        teacher = self.teacher(inputs)
-        with self.student_taps.record(tuple(inputs.shape[-2:])) as student:
-            output = run_student(inputs)
-        return student, teacher, output
+    def _run_student(self, inputs: torch.Tensor, run: Callable) -> tuple[dict[str, Feature], Any]:
+        """Run the student once; return its features and its output."""
+        with self.student_taps.record(tuple(inputs.shape[-2:])) as features:
+            output = run(inputs)
+        return features, output
 
     def predict(self, inputs: torch.Tensor, data_samples: list[DataSample] | None = None, **kwargs) -> list[DataSample]:
         """Predict with the student, for preprocessed images ``(B, 3, H, W)``."""

@@ -11,6 +11,18 @@ from .model_source import ModelSource, check_file, find_model
 from .weights_file import WeightsFile, published_hash
 
 TEACHER_KEY = 'model.teacher'
+TEACHER_SETTINGS = (
+    'model',
+    'checkpoint',
+    'taps',
+    'input_size',
+    'allow_random_teacher',
+    'dtype',
+    'autocast_dtype',
+    'compile',
+    'channels_last',
+    'cache',
+)
 _DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
 
@@ -33,26 +45,34 @@ class TeacherConfig:
             - **autocast_dtype**: 'bfloat16', 'float16' or 'float32' for the teacher alone. Default: None, which is ``dtype``
               if that is a half-precision dtype, and otherwise as the student.
             - **compile**, **channels_last**: see :class:`ExecutionOptions`. Default: False.
+            - **cache**: folder of the teacher's stored outputs. It is read by :class:`CachedTeacher`, and the teacher is not
+              built. Default: None.
 
     Raises:
         ConfigError: A setting is unknown or wrong, the model does not exist, or there is no checkpoint.
     """
 
     def __init__(self, config: Mapping) -> None:
-        settings = 'model checkpoint taps input_size allow_random_teacher dtype autocast_dtype compile channels_last'
-        check_keys(config, settings.split(), TEACHER_KEY)
+        check_keys(config, TEACHER_SETTINGS, TEACHER_KEY)
         self.source = find_model(config.get('model'), f'{TEACHER_KEY}.model')
         random = config.get('allow_random_teacher', False)
         self.allow_random_teacher = check_boolean(random, f'{TEACHER_KEY}.allow_random_teacher')
-        self.weights = _weights(config.get('checkpoint'), config.get('model'), self.source, self.allow_random_teacher)
+        self.weights = find_weights(
+            config.get('checkpoint'), config.get('model'), self.source, required=not self.allow_random_teacher
+        )
         self.taps: Mapping[str, str] | None = config.get('taps')
-        self.input_size = _input_size(config.get('input_size'))
+        self.input_size = find_input_size(config.get('input_size'))
         self.dtype = _dtype(config.get('dtype', 'float32'), 'dtype')
         self.autocast_dtype = _autocast_dtype(config.get('autocast_dtype'), self.dtype)
         self.execution = ExecutionOptions.from_config(config, TEACHER_KEY)
 
 
-def _input_size(size: Any) -> tuple[int, int] | None:
+def find_input_size(size: Any) -> tuple[int, int] | None:
+    """Return the setting ``input_size`` as height and width.
+
+    Raises:
+        ConfigError: It is neither one nor two positive integers.
+    """
     try:
         return None if size is None else height_and_width(size, f'{TEACHER_KEY}.input_size')
     except ValueError as error:
@@ -78,13 +98,23 @@ def _autocast_dtype(name: Any, stored: torch.dtype) -> torch.dtype | None:
     return stored
 
 
-def _weights(checkpoint: Any, model: Any, source: ModelSource, allow_random: bool) -> WeightsFile | None:
-    """The file of the weights, checked without reading it."""
+def find_weights(checkpoint: Any, model: Any, source: ModelSource, required: bool) -> WeightsFile | None:
+    """Return the file of the weights, without reading it.
+
+    Args:
+        checkpoint: The setting ``checkpoint``.
+        model: The setting ``model``.
+        source: The model that it names.
+        required: Whether there must be weights, and a path must be that of a file.
+
+    Raises:
+        ConfigError: The setting is wrong, or what is required is missing.
+    """
     key = f'{TEACHER_KEY}.checkpoint'
     if checkpoint is True:
         checkpoint = _zoo_weights(model, source, key)
     if checkpoint in (None, False, ''):
-        if allow_random:
+        if not required:
             return None
         raise ConfigError(
             f"{key} is missing: set it to a file or URL, or to True for the weights of mmpretrain's zoo. "
@@ -94,7 +124,7 @@ def _weights(checkpoint: Any, model: Any, source: ModelSource, allow_random: boo
         raise ConfigError(f'{key} must be a path, a URL or True, but is {checkpoint!r}')
     checkpoint = reveal(checkpoint)
     if not is_url(checkpoint):
-        if not allow_random:
+        if required:
             check_file(checkpoint, key)
         return WeightsFile(checkpoint)
     with prefix_errors(key):

@@ -6,13 +6,12 @@ from torch import nn
 
 from ..mergers.base_merger import BaseMerger
 from ..mergers.superpixel_refiner import SuperpixelRefiner
-from ..tokenizers import Feature
 from ..tokenizers.base_tokenizer import BaseTokenizer
 from .config_errors import ConfigError, build_module, check_keys
 
 
 class TapTokenizer(nn.Module):
-    """The tokenizers of a tap on both sides; the teacher's side has no gradient.
+    """The tokenizers of a tap on both sides; the objective runs the teacher's without a graph.
 
     Args:
         tap: Name of the tap.
@@ -29,12 +28,6 @@ class TapTokenizer(nn.Module):
         self.student = build_module(config, BaseTokenizer, key)
         self.teacher = self.student.for_teacher()
 
-    def forward(self, student: Feature, teacher: Feature) -> tuple[torch.Tensor, torch.Tensor]:
-        """Compute the token grids ``(B, C_s, H, W)`` and ``(B, C_t, H', W')`` of a tapped pair."""
-        with torch.no_grad():
-            teacher_grid = self.teacher(teacher)
-        return self.student(student), teacher_grid
-
 
 class View(nn.Module):
     """How the token grids of one or several taps become the tokens that losses read.
@@ -46,6 +39,7 @@ class View(nn.Module):
 
     Attributes:
         taps: Names of the taps.
+        settings: Settings of tokenizer and merger, which determine what the teacher's side computes.
         tokenizer_of: Name of the tokenizer that each tap is read with.
 
     Raises:
@@ -56,6 +50,7 @@ class View(nn.Module):
         super().__init__()
         check_keys(config, ['tap', 'taps', 'tokenizer', 'merger', 'refiner'], key)
         self.tap_setting, self.taps = _taps_of(config, key)
+        self.settings = {'tokenizer': config.get('tokenizer'), 'merger': config.get('merger')}
         self.tokenizer_of: dict[str, str] = {}
         self.merger = build_module(config.get('merger'), BaseMerger, f'{key}.merger')
         self.refiners = nn.ModuleDict()
@@ -63,32 +58,50 @@ class View(nn.Module):
             for tap in self.taps:
                 self.refiners[tap] = build_module(config['refiner'], SuperpixelRefiner, f'{key}.refiner')
 
-    def forward(self, tap: str, student: torch.Tensor, teacher: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Merge a pair of token grids, and return tokens.
-
-        Args:
-            tap: Name of the tap that the grids are from.
-            student: Token grid ``(B, C_s, H, W)``.
-            teacher: Token grid ``(B, C_t, H', W')`` without a graph.
+    def teacher_grid(self, grid: torch.Tensor) -> torch.Tensor:
+        """Merge the teacher's token grid ``(B, C_t, H, W)``, without a graph.
 
         Returns:
-            Tokens ``(B, L, C_s)`` of the student and, without a graph, ``(B, L, C_t)`` of the teacher.
+            The merged grid ``(B, C_t, h, w)``.
+
+        Raises:
+            ValueError: The merger does not return a grid.
+        """
+        with torch.no_grad():
+            return self._merge(grid)
+
+    def student_grid(self, tap: str, grid: torch.Tensor, teacher_shape: tuple[int, int]) -> torch.Tensor:
+        """Merge and refine the student's token grid.
+
+        Args:
+            tap: Name of the tap that the grid is from.
+            grid: Token grid ``(B, C_s, H, W)``.
+            teacher_shape: Rows and columns of the teacher's merged grid.
+
+        Returns:
+            The merged grid ``(B, C_s, h, w)``.
 
         Raises:
             ValueError: The merged grids of the two sides differ in shape.
         """
-        with torch.no_grad():
-            merged_teacher = self.merger(teacher)
-        merged_student = self.refine(tap, self.merger(student))
-        if merged_student.shape[2:] != merged_teacher.shape[2:] or merged_student.ndim != 4:
-            common = tuple(min(sides) for sides in zip(student.shape[2:], teacher.shape[2:], strict=True))
+        merged = self.refine(tap, self._merge(grid))
+        shape = tuple(merged.shape[2:])
+        if shape != tuple(teacher_shape):
+            common = tuple(map(min, shape, teacher_shape))
             raise ValueError(
-                f"the student's tokens form a grid of {tuple(student.shape[2:])} and the teacher's one of "
-                f'{tuple(teacher.shape[2:])}, which the merger reduces to {tuple(merged_student.shape[2:])} and '
-                f'{tuple(merged_teacher.shape[2:])}; a merger must return grids (B, C, h, w) of equal h and w. Set '
-                f'merger.grid={common} or smaller with SuperpixelMerger, AvgPoolMerger or MaxPoolMerger'
+                f"the student's {grid.shape[2]}x{grid.shape[3]} tokens and the teacher's are reduced to grids of different "
+                f'shape, {shape} and {tuple(teacher_shape)}. Set merger.grid={common} or smaller with SuperpixelMerger, '
+                'AvgPoolMerger or MaxPoolMerger'
             )
-        return merged_student.flatten(2).mT, merged_teacher.flatten(2).mT
+        return merged
+
+    def _merge(self, grid: torch.Tensor) -> torch.Tensor:
+        merged = self.merger(grid)
+        if merged.ndim != 4:
+            raise ValueError(
+                f'a merger must return grids (B, C, h, w), but {type(self.merger).__name__} returns {tuple(merged.shape)}'
+            )
+        return merged
 
     def refine(self, tap: str, merged: torch.Tensor) -> torch.Tensor:
         """Refine the student's merged grid ``(B, C_s, h, w)``, if the view has a refiner."""

@@ -13,12 +13,17 @@ class BaseDistillationLoss(nn.Module, metaclass=ABCMeta):
 
     Attributes:
         min_batch_size: Images per batch and rank below which the loss is always 0, whatever the features.
+        teacher_content: What a cache of the teacher's outputs must keep for this loss: 'features', the tensor that it reads;
+            'tokens', the same up to the rounding of a principal component basis; 'relations', distances and angles between
+            the tokens of an image up to a common scale; 'mean', the mean over positions; 'logits'; or 'class', the
+            class of the largest logit. None: the loss cannot be computed from a cache.
 
     Raises:
         ValueError: ``loss_weight`` is negative, infinite or not a number.
     """
 
     min_batch_size = 1
+    teacher_content: str | None = 'features'
 
     def __init__(self, loss_weight: float = 1.0) -> None:
         super().__init__()

@@ -20,6 +20,8 @@ class FeatureL2Loss(BaseDistillationLoss):
         loss_weight: The paper's lambda_F, 1 in its experiments. Default: 1.0.
     """
 
+    teacher_content = 'tokens'
+
     def __init__(self, loss_weight: float = 1.0) -> None:
         super().__init__(loss_weight)
         self.register_module('projector', None)

@@ -16,6 +16,7 @@ class InstanceDistanceLoss(TokenDistanceLoss):
     """
 
     min_tokens, min_batch_size = 1, TokenDistanceLoss.min_tokens  # The last batch of an epoch may be smaller.
+    teacher_content = 'features'
 
     def compare(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
         """Compare one feature per image, ``(B, ...)`` with ``(B, ...)``; dimensions after the batch are flattened.
@@ -36,6 +37,7 @@ class InstanceAngleLoss(TokenAngleLoss):
     """
 
     min_tokens, min_batch_size = 1, TokenAngleLoss.min_tokens
+    teacher_content = 'features'
 
     def compare(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
         """Compare as :meth:`InstanceDistanceLoss.compare` does."""

@@ -15,6 +15,8 @@ class LogitLoss(BaseDistillationLoss):
         loss_weight: Factor of the loss. Default: 1.0.
     """
 
+    teacher_content = 'logits'
+
     @abstractmethod
     def divergence(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
         """Compute the loss between logits ``(B, K)`` and ``(B, K)`` in float32 or better."""
@@ -76,6 +78,8 @@ class HardLabelLoss(LogitLoss):
     Args:
         loss_weight: Factor of the loss. Default: 1.0.
     """
+
+    teacher_content = 'class'
 
     def divergence(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
         return F.cross_entropy(student, teacher.argmax(dim=1))

@@ -42,6 +42,8 @@ class RRDLoss(BaseDistillationLoss):
             is not a positive number.
     """
 
+    teacher_content = 'mean'
+
     def __init__(
         self,
         queue_size: int = 16384,

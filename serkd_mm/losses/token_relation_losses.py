@@ -17,6 +17,7 @@ class TokenDistanceLoss(BaseDistillationLoss):
     """
 
     min_tokens = _MIN_TOKENS
+    teacher_content = 'relations'
 
     def compare(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
         """Compare tokens ``(B, L, C_s)`` with ``(B, L, C_t)``; raises ``ValueError`` if B or L differ, or L is below 3."""
@@ -38,6 +39,7 @@ class TokenAngleLoss(BaseDistillationLoss):
     """
 
     min_tokens = _MIN_TOKENS
+    teacher_content = 'relations'
 
     def __init__(self, loss_weight: float = 1.0, min_distance: float = 0.0) -> None:
         super().__init__(loss_weight)

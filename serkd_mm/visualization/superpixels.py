@@ -59,7 +59,8 @@ def superpixels_of(distiller: nn.Module, inputs: Tensor, view: str, tap: str | N
     objective, (student, teacher) = distiller.distill, distiller.extract_features(inputs)
     chosen = objective.views[view]
     tap = chosen.taps[0] if tap is None else tap
-    student_grid, teacher_grid = objective.tokenizers[chosen.tokenizer_of[tap]](student[tap], teacher[tap])
+    tokenizer = objective.tokenizers[chosen.tokenizer_of[tap]]
+    student_grid, teacher_grid = tokenizer.student(student[tap]), tokenizer.teacher(teacher[tap])
     merged, association = chosen.merger.associate(student_grid)
     image_size, token_grid = tuple(inputs.shape[-2:]), student_grid.shape[-2:]
     sides = {'student': _of_side(chosen.refine(tap, merged), association, token_grid, image_size)}

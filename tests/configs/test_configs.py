@@ -141,7 +141,8 @@ def test_the_cnn_config_has_the_settings_of_section_iv_a_2(tokenizer, monkeypatc
         student, teacher = model.extract_features(torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0)))
         tokens = model.distill.tokens(student, teacher)
         for tap, tokenizers in model.distill.tokenizers.items():
-            assert {grid.shape[2:] for grid in tokenizers(student[tap], teacher[tap])} == {(14, 14)}
+            grids = tokenizers.student(student[tap]), tokenizers.teacher(teacher[tap])
+            assert {grid.shape[2:] for grid in grids} == {(14, 14)}
     stages = ['stage1', 'stage2', 'stage3']
     assert [student[stage].tensor.shape[1:] for stage in stages] == [(64, 56, 56), (128, 28, 28), (256, 14, 14)]
     assert [teacher[stage].tensor.shape[1] for stage in stages] == [256, 512, 1024]

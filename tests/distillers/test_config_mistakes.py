@@ -150,7 +150,7 @@ def test_different_grids_of_student_and_teacher_are_reported_with_a_remedy():
     with pytest.raises(ConfigError, match=message):
         MODELS.build(distiller_config(teacher__model=teacher))
     tokens = dict(type='AvgPoolMerger', grid=(4, 4))
-    message = r'model\.views\.superpixels.*\(4, 4\).*\(8, 8\).*merger\.grid=\(4, 4\)'
+    message = r'model\.views\.superpixels.*\(2, 2\).*\(4, 4\).*merger\.grid=\(2, 2\)'
     with pytest.raises(ConfigError, match=message):
         MODELS.build(distiller_config(teacher__model=teacher, views__tokens__merger=tokens))
     superpixels = dict(type='SuperpixelMerger', grid=2)

@@ -167,7 +167,8 @@ def test_teacher_views_and_losses_do_not_synchronize_with_the_device(build, monk
     inputs = images(size=64 if build is cnn_distiller else 32)
     step(model, size=inputs.shape[-1])  # Whatever is computed only once is computed here.
     with NoHostSynchronization():
-        losses = model.distill(*model.extract_features(inputs))
+        student, teacher = model.extract_features(inputs)
+        losses = model.distill(student, model.distill.targets(teacher))
         sum(losses.values()).backward()
 
 

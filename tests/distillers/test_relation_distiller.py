@@ -197,8 +197,8 @@ def test_teacher_student_tokenizers_and_mergers_run_once_per_step(config):
     expected = {'teacher': 1, 'student': 1}
     modules = {'teacher': model.teacher.model.backbone, 'student': model.student.backbone}
     for name, tokenizer in model.distill.tokenizers.items():
-        modules[f'tokenizer {name}'] = tokenizer
-        expected[f'tokenizer {name}'] = 1
+        modules[f'tokenizer {name}'] = tokenizer.student
+        expected[f'tokenizer {name}'] = 2  # Student and teacher share it.
     for name, view in model.distill.views.items():
         modules[f'merger {name}'] = view.merger
         expected[f'merger {name}'] = 2 * len(view.taps)  # Student and teacher share it.

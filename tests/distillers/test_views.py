@@ -89,12 +89,13 @@ class Patches4x4(PatchTokenizer):
 def test_the_teacher_s_tokens_have_no_graph():
     view = View(distiller_config().views.superpixels, 'model.views.superpixels')
     sides = [Feature(torch.randn(2, 18, 8).requires_grad_(), (32, 32), 2) for _ in range(2)]
-    grids = TapTokenizer('patches', PATCHES, 'model.views.superpixels.tokenizer')(*sides)
+    tokenizer = TapTokenizer('patches', PATCHES, 'model.views.superpixels.tokenizer')
+    grids = tokenizer.student(sides[0]), tokenizer.teacher(sides[1])
     assert [grid.shape for grid in grids] == [(2, 8, 4, 4)] * 2
-    student_tokens, teacher_tokens = view('patches', *grids)
-    assert student_tokens.shape == teacher_tokens.shape == (2, 4, 8)
-    assert student_tokens.requires_grad
-    assert not teacher_tokens.requires_grad
+    student_grid, teacher_grid = view.student_grid('patches', grids[0], (2, 2)), view.teacher_grid(grids[1])
+    assert student_grid.shape == teacher_grid.shape == (2, 8, 2, 2)
+    assert student_grid.requires_grad
+    assert not teacher_grid.requires_grad
 
 
 def test_a_loss_on_several_taps_is_the_mean_of_the_losses_on_each():
@@ -259,16 +260,16 @@ def test_a_merger_with_parameters_is_refused():
 
 
 def test_grids_of_different_shape_are_refused_even_with_equally_many_tokens():
-    with pytest.raises(ConfigError, match=r'^model\.views\.tokens: .*\(4, 4\).*\(2, 8\).*\(4, 4\) and \(2, 8\)'):
+    with pytest.raises(ConfigError, match=r'^model\.views\.tokens: .*4x4 tokens.*\(4, 4\) and \(2, 8\).*grid=\(2, 4\)'):
         MODELS.build(distiller_config(views__tokens__tokenizer=dict(type=Patches4x4)))
-    with pytest.raises(ConfigError, match=r'^model\.views\.superpixels: .*\(4, 4\).*\(2, 8\).*\(2, 2\) and \(1, 4\)'):
+    with pytest.raises(ConfigError, match=r'^model\.views\.superpixels: .*4x4 tokens.*\(2, 2\) and \(1, 4\)'):
         MODELS.build(distiller_config(views__superpixels__tokenizer=dict(type=Patches4x4)))
     view = View(dict(tap='patches', tokenizer=PATCHES, merger=SUPERPIXELS), 'model.views.superpixels')
-    assert view('patches', *torch.randn(2, 1, 8, 2, 8))[0].shape == (1, 4, 8)
-    with pytest.raises(ValueError, match=r'\(4, 4\).*\(2, 8\)'):
-        view('patches', torch.randn(1, 8, 4, 4), torch.randn(1, 8, 2, 8))
-    with pytest.raises(ValueError, match=r'\(4, 4\).*\(8, 8\)'):
-        view('patches', torch.randn(1, 8, 4, 4), torch.randn(1, 8, 8, 8))
+    assert view.student_grid('patches', torch.randn(1, 8, 2, 8), (1, 4)).shape == (1, 8, 1, 4)
+    with pytest.raises(ValueError, match=r'\(2, 2\) and \(1, 4\)'):
+        view.student_grid('patches', torch.randn(1, 8, 4, 4), (1, 4))
+    with pytest.raises(ValueError, match=r'\(2, 2\) and \(4, 4\)'):
+        view.student_grid('patches', torch.randn(1, 8, 4, 4), (4, 4))
 
 
 class ScalingTokenizer(PatchTokenizer):

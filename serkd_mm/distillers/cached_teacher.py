@@ -1,0 +1,150 @@
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from mmpretrain.structures import DataSample
+from torch import nn
+
+from ..teacher_cache import TeacherCache, ViewPreprocessor
+from ..teacher_cache.canonical import canonical
+from ..teacher_cache.manifest import Entry
+from .config_errors import ConfigError, check_keys, prefix_errors
+from .input_statistics import InputStatistics
+from .targets import GridShape, Reading, SourceTap, Targets
+from .teacher_config import TEACHER_KEY, TEACHER_SETTINGS
+from .teacher_fingerprint import teacher_differences, teacher_fingerprint
+
+CACHE_KEY = f'{TEACHER_KEY}.cache'
+# What a loss may read in place of what it needs: more than that.
+_ALTERNATIVES = {'class': ('logits', 'features')}
+
+
+class CachedTeacher:
+    """The teacher's stored outputs in place of the teacher, which is neither built, downloaded nor loaded.
+
+    The records come with the data samples of a :class:`~serkd_mm.teacher_cache.RepeatableViews`. They are decoded here, on
+    the device, for the whole batch at once.
+
+    Args:
+        config: The settings ``model.teacher``. ``cache`` is the folder that ``tools/cache_teacher.py`` has written. ``taps``
+            are those of the cache if they are left out. ``model`` and ``checkpoint`` may be left out; if they are set, they
+            must be those of the cache, which is checked without building the teacher.
+        readings: What the losses read of the teacher.
+        preprocessor: The student's data preprocessor, which must be a :class:`~serkd_mm.teacher_cache.ViewPreprocessor`.
+
+    Attributes:
+        folder: The folder of the cache.
+
+    Raises:
+        ConfigError: There is no complete cache in the folder, it was made with another teacher, or it does not hold what a
+            loss reads; or the preprocessor is another.
+    """
+
+    def __init__(self, config: Mapping, readings: Sequence[Reading], preprocessor: nn.Module) -> None:
+        check_keys(config, TEACHER_SETTINGS, TEACHER_KEY)
+        self.folder = config['cache']
+        if not isinstance(self.folder, str):
+            raise ConfigError(f'{CACHE_KEY} must be the path of a folder, but is {self.folder!r}')
+        with prefix_errors(f'{CACHE_KEY}={self.folder!r}'):
+            self._cache = TeacherCache(self.folder)
+        if not isinstance(preprocessor, ViewPreprocessor):
+            raise ConfigError(
+                f'{CACHE_KEY}: records belong to given pictures, mixed with given mates. Set data_preprocessor.type='
+                f"'ViewPreprocessor' and train_dataloader as in the config that tools/cache_teacher.py has written to "
+                f'{self.folder}; data_preprocessor.type is {type(preprocessor).__name__}'
+            )
+        self._check_teacher(config, InputStatistics.from_preprocessor(preprocessor))
+        self._entries = {(reading.loss, reading.tap): self._find(reading, config.get('taps')) for reading in readings}
+        self._grids: dict[SourceTap, GridShape] = {
+            (reading.source, reading.tap): tuple(self._entry(reading).grid)
+            for reading in readings
+            if self._entry(reading).grid is not None
+        }
+
+    def __call__(self, data_samples: Sequence[DataSample], device: torch.device) -> Targets:
+        """Decode the records of a batch.
+
+        Args:
+            data_samples: The samples of the batch, with their records.
+            device: Device of the result.
+
+        Raises:
+            ConfigError: The samples have no records, or those of another cache.
+        """
+        records = self._stack(data_samples).to(device, non_blocking=True)
+        decoded: dict[int, torch.Tensor] = {}
+        for number in set(self._entries.values()):
+            entry = self._cache.manifest.entries[number]
+            part = records[:, entry.offset : entry.offset + entry.num_bytes]
+            decoded[number] = self._cache.formats[number].decode(part)
+        return Targets({key: decoded[number] for key, number in self._entries.items()}, self._grids)
+
+    def add_examples(self, data_samples: Sequence[DataSample]) -> None:
+        """Give samples records of random values, for the dry run while the model is built."""
+        generator = torch.Generator().manual_seed(0)
+        formats = self._cache.formats
+        parts = [one.encode(one.example(len(data_samples), generator)) for one in formats]
+        for sample, record in zip(data_samples, np.concatenate(parts, axis=1), strict=True):
+            sample.set_field(record, 'teacher_record', field_type='metainfo')
+            sample.set_field(self._cache.manifest.identity, 'teacher_cache_id', field_type='metainfo')
+
+    def load(self) -> None:
+        """Do nothing: the cache was opened when the model was built."""
+
+    def __deepcopy__(self, memo: dict) -> 'CachedTeacher':
+        """Return itself: a copy of the distiller reads the same cache."""
+        return self
+
+    def _stack(self, data_samples: Sequence[DataSample]) -> torch.Tensor:
+        """The records ``(B, num_bytes)`` of a batch."""
+        identities = {sample.get('teacher_cache_id') for sample in data_samples}
+        if identities != {self._cache.manifest.identity}:
+            problem = 'have no records' if identities == {None} else 'have the records of another cache'
+            raise ConfigError(
+                f'{CACHE_KEY}={self.folder!r}: the images {problem}. Set train_dataloader as in the config that '
+                f"tools/cache_teacher.py has written there: dataset=dict(type='RepeatableViews', cache={self.folder!r}, "
+                "...), sampler=dict(type='ViewSampler')"
+            )
+        return torch.from_numpy(np.stack([sample.get('teacher_record') for sample in data_samples]))
+
+    def _check_teacher(self, config: Mapping, student_statistics: InputStatistics) -> None:
+        if config.get('model') is None:
+            return
+        found = teacher_differences(self._cache.manifest.teacher, teacher_fingerprint(config, student_statistics))
+        if found:
+            raise ConfigError(
+                f'{CACHE_KEY}={self.folder!r} was made with another teacher: {"; ".join(found)}. Make a cache with this '
+                'teacher (tools/cache_teacher.py, another --out), or restore the setting'
+            )
+
+    def _find(self, reading: Reading, taps: Any) -> int:
+        """Number of the entry that a loss reads."""
+        manifest = self._cache.manifest
+        path = (taps or manifest.taps).get(reading.tap)
+        tokenizer, merger = canonical(reading.tokenizer), canonical(reading.merger)
+        contents = (reading.content, *_ALTERNATIVES.get(reading.content, ('features',)))
+        for content in contents:
+            for number, entry in enumerate(manifest.entries):
+                if (entry.tap, entry.tokenizer, entry.merger, entry.content) == (path, tokenizer, merger, content):
+                    return number
+        held = '; '.join(_described(entry.content, entry.tap, entry.tokenizer, entry.merger) for entry in manifest.entries)
+        raise ConfigError(
+            f'model.losses.{reading.loss} (on {reading.source!r}) reads '
+            f'{_described(reading.content, path, tokenizer, merger)}, which {CACHE_KEY}={self.folder!r} does not hold. '
+            f'It holds {held}. Make a cache for all configs at once: tools/cache_teacher.py CONFIG CONFIG ... --out DIR'
+        )
+
+    def _entry(self, reading: Reading) -> Entry:
+        return self._cache.manifest.entries[self._entries[reading.loss, reading.tap]]
+
+
+def _described(content: str, tap: str, tokenizer: Mapping | None, merger: Mapping | None) -> str:
+    by = '' if tokenizer is None else f' by {_shown(tokenizer)} and {_shown(merger)}'
+    return f'{content} of {tap!r}{by}'
+
+
+def _shown(settings: Mapping) -> str:
+    """A component as it would be called."""
+    arguments = ', '.join(f'{name}={value!r}' for name, value in settings.items() if name != 'type')
+    return f'{settings["type"]}({arguments})'

@@ -1,0 +1,138 @@
+"""Compare training from a cache of the teacher's outputs with training with the teacher, over the same views.
+
+    python tools/experiments/cached_training.py CONFIG [--views 2] [--epochs 2] [--ranks 2] [--work-dir DIR]
+        [--formats float32 float16 pca] [--random-teacher STD] [--cfg-options KEY=VALUE ...]
+
+Makes a cache in each format, trains with the teacher and from each cache, and prints by how much losses and final weights
+differ, and the times. ``--random-teacher`` gives the teacher random weights of that standard deviation, for machines without
+a trained one. Writes ``results.md`` into the work folder.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from mmpretrain.registry import MODELS
+from torch import nn
+
+import serkd_mm  # noqa: F401
+from serkd_mm.analysis import RunLog
+from serkd_mm.config_files import read_config
+from serkd_mm.distillers.model_source import find_model
+
+ROOT = Path(__file__).resolve().parents[2]
+FORMATS = {
+    'float32': ['--dtype', 'float32', '--tokens', 'full'],
+    'float16': ['--dtype', 'float16', '--tokens', 'full'],
+    'pca': ['--dtype', 'float16', '--tokens', 'pca'],
+}
+LIVE = ['model.teacher.cache=None', 'train_dataloader.dataset.cache=None']
+
+
+def main() -> None:
+    """Make the caches, train, and print the differences."""
+    args = parse_arguments()
+    args.work_dir.mkdir(parents=True, exist_ok=True)
+    options = [*args.cfg_options, f'train_cfg.max_epochs={args.epochs}', 'log_processor.window_size=1']
+    options += ['default_hooks.logger.interval=1', 'randomness.seed=0', f'train_cfg.val_interval={args.epochs}']
+    if args.random_teacher is not None:
+        path = args.work_dir / 'teacher.pth'
+        save_random_teacher(args.config, path, args.random_teacher)
+        options.append(f'model.teacher.checkpoint={path}')
+    caches = {name: args.work_dir / f'cache_{name}' for name in args.formats}
+    seconds = {}
+    for name, folder in caches.items():
+        command = [args.config, '--out', folder, '--views', args.views, *FORMATS[name], '--cfg-options', *options]
+        seconds[f'cache {name}'] = run('cache_teacher.py', args.ranks, command, args.work_dir / f'cache_{name}.log')
+    runs = {'live': (caches[args.formats[0]], LIVE), **{name: (folder, []) for name, folder in caches.items()}}
+    for name, (folder, more) in runs.items():
+        command = [folder / 'train.py', '--work-dir', args.work_dir / name]
+        command += ['--cfg-options', *more] if more else []
+        seconds[f'training {name}'] = run('train.py', args.ranks, command, args.work_dir / f'{name}.log')
+    text = '\n\n'.join(
+        [
+            differences(args.work_dir, args.formats, args.epochs),
+            '\n'.join(f'- {name}: {value:.0f} s' for name, value in seconds.items()),
+        ]
+    )
+    (args.work_dir / 'results.md').write_text(text + '\n')
+    print(text)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='a distillation config')
+    parser.add_argument('--views', type=int, default=2)
+    parser.add_argument('--epochs', type=int, default=2)
+    parser.add_argument('--ranks', type=int, default=2, help='number of processes')
+    parser.add_argument('--formats', nargs='+', choices=FORMATS, default=list(FORMATS))
+    parser.add_argument('--random-teacher', type=float, metavar='STD', help='random weights of this standard deviation')
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/cached_training'))
+    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='as in tools/train.py')
+    return parser.parse_args()
+
+
+def run(tool: str, ranks: int, arguments: list, log: Path) -> float:
+    """Run a tool of this repository as ``ranks`` processes; return the seconds it took.
+
+    Raises:
+        SystemExit: It failed; its output is in ``log``.
+    """
+    launcher = [sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={ranks}']
+    command = [*launcher, ROOT / 'tools' / tool, '--launcher', 'pytorch', *arguments]
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': os.environ.get('OMP_NUM_THREADS', '1')}
+    start = time.perf_counter()
+    with log.open('w') as file:
+        code = subprocess.run(list(map(str, command)), env=environment, stdout=file, stderr=file, check=False).returncode
+    if code:
+        raise SystemExit(f'{tool} failed with exit code {code}; see {log}')
+    return time.perf_counter() - start
+
+
+def save_random_teacher(config: str, path: Path, std: float) -> None:
+    """Save a teacher whose weight matrices are drawn with a given standard deviation."""
+    torch.manual_seed(0)
+    model = MODELS.build(find_model(read_config(config).model.teacher.model, 'model.teacher.model').config)
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=std)
+    torch.save({'state_dict': model.state_dict()}, path)
+
+
+def differences(work_dir: Path, formats: list[str], epochs: int) -> str:
+    """Return a Markdown table of the largest differences from the live run, over all iterations."""
+    live = RunLog(work_dir / 'live')
+    weights = final_weights(work_dir / 'live', epochs)
+    lines = [f'| cache | {" | ".join(live.terms)} | final weights |', '| --- ' * (len(live.terms) + 2) + '|']
+    for name in formats:
+        log = RunLog(work_dir / name)
+        cells = [largest_difference(live, log, term) for term in live.terms]
+        changed = max(
+            (final_weights(work_dir / name, epochs)[key] - value).abs().max().item() for key, value in weights.items()
+        )
+        lines.append(f'| {name} | {" | ".join(cells)} | {changed:.1e} |')
+    note = 'Largest difference of each loss over all iterations, absolute (relative to its value), and of all weights.'
+    return f'{len(live.train)} iterations. {note}\n\n' + '\n'.join(lines)
+
+
+def largest_difference(live: RunLog, log: RunLog, term: str) -> str:
+    """The largest absolute and relative difference of a loss."""
+    pairs = [(one[term], other[term]) for one, other in zip(live.train, log.train, strict=True)]
+    absolute = max(abs(one - other) for one, other in pairs)
+    relative = max(abs(one - other) / abs(one) for one, other in pairs)
+    return f'{absolute:.1e} ({relative:.1e})'
+
+
+def final_weights(work_dir: Path, epochs: int) -> dict[str, torch.Tensor]:
+    """The floating-point entries of the last checkpoint."""
+    state = torch.load(work_dir / f'epoch_{epochs}.pth', map_location='cpu', weights_only=True)['state_dict']
+    return {name: value.double() for name, value in state.items() if value.is_floating_point()}
+
+
+if __name__ == '__main__':
+    main()
