@@ -3,8 +3,9 @@
 from .errors import CacheError
 from .manifest import Entry, Manifest
 from .record_files import ShardWriter, TeacherCache
-from .repeatable_views import RepeatableViews, augmented_image_checksum
+from .repeatable_views import RepeatableViews
 from .view_preprocessor import ViewPreprocessor
+from .view_records import augmented_image_checksum
 from .view_sampler import ViewSampler
 
 __all__ = [

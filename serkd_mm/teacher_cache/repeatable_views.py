@@ -1,4 +1,3 @@
-import zlib
 from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
@@ -13,6 +12,7 @@ from torch.utils.data import Dataset
 from ..seeding import derive_seed, seeded
 from .errors import CacheError
 from .view_mixing import PairMixing, ViewMix
+from .view_records import ViewRecords
 
 # Last numbers that keep the streams of a view apart.
 _ORDER, _AUGMENTATION, _MIXING = 1, 2, 3
@@ -51,12 +51,22 @@ class RepeatableViews(Dataset):
         seed: Seed of all views. Default: 0.
         augments: ``dict(augments=[...], probs=None)`` with ``Mixup`` and ``CutMix``, as in mmpretrain's ``train_cfg`` of a
             classifier. Default: None, no mixing.
+        cache: Folder of a teacher cache of these views. The data samples then have the fields ``teacher_record`` and
+            ``teacher_cache_id``, and each augmented image is compared with the one that the teacher saw by its checksum.
+            Default: None.
 
     Raises:
-        CacheError: A setting cannot be used.
+        CacheError: A setting cannot be used; or the cache is missing, unfinished or damaged, or was made from other views.
     """
 
-    def __init__(self, dataset: Mapping, num_views: int, seed: int = 0, augments: Mapping | None = None) -> None:
+    def __init__(
+        self,
+        dataset: Mapping,
+        num_views: int,
+        seed: int = 0,
+        augments: Mapping | None = None,
+        cache: str | None = None,
+    ) -> None:
         if not isinstance(dataset, Mapping):
             raise CacheError(f'RepeatableViews.dataset must be the config of a data set, but is {type(dataset).__name__}')
         for name, value, minimum in (('num_views', num_views, 1), ('seed', seed, 0)):
@@ -65,9 +75,14 @@ class RepeatableViews(Dataset):
         self.dataset_config, self.num_views, self.seed = deepcopy(dataset), num_views, seed
         self.augments = deepcopy(augments)
         self._mixing = PairMixing(augments) if augments else None
+        self._records = ViewRecords(cache) if cache else None
+        if self._records is not None:
+            self._records.check_views(num_views, seed, augments)  # Before the data are read.
         self.dataset = DATASETS.build(deepcopy(dataset))
         self._order: tuple[int, np.ndarray] | None = None
         self.full_init()
+        if self._records is not None:
+            self._records.check_data(self.dataset_config, self.dataset)
 
     def full_init(self) -> None:
         """Read the annotations of the data set."""
@@ -122,13 +137,15 @@ class RepeatableViews(Dataset):
             ``view_mix``, a :class:`~serkd_mm.teacher_cache.view_mixing.ViewMix`.
 
         Raises:
-            CacheError: The pipeline returns something else.
+            CacheError: The pipeline returns something else, or the image is not the one that the teacher saw.
         """
         view, position = self._locate(index)
         image = self.image_of(index)
         with seeded(derive_seed(self.seed, view, image, _AUGMENTATION)):
             result = self.dataset[image]
         inputs, sample = _unpack(result)
+        if self._records is not None:
+            self._records.attach(view, position, inputs, sample)
         if self._mixing is not None:
             sample.set_field(self._draw_mix(view, position, image, inputs.shape[-2:]), 'view_mix', field_type='metainfo')
         return result
@@ -153,11 +170,6 @@ class RepeatableViews(Dataset):
             numbers = np.random.PCG64(np.random.SeedSequence((self.seed, view, _ORDER))).random_raw(self.num_images)
             self._order = view, np.argsort(numbers, kind='stable')
         return self._order[1]
-
-
-def augmented_image_checksum(inputs: Tensor) -> int:
-    """Return the CRC32 of the values of an augmented image, as the pipeline returns it."""
-    return zlib.crc32(inputs.contiguous().numpy())
 
 
 def _unpack(result: Any) -> tuple[Tensor, DataSample]:

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from mmpretrain.models.utils.batch_augments import CutMix, Mixup, RandomBatchAugment
 from torch import Tensor
 
+from .canonical import canonical
 from .errors import CacheError
 
 _KEY = 'RepeatableViews.augments'
@@ -79,6 +80,17 @@ class PairMixing:
             return ViewMix(image, mate, share, share)
         box, share = augment.cutmix_bbox_and_lam(size, share)
         return ViewMix(image, mate, 1.0, float(share), tuple(map(int, box)))
+
+
+def mixing_settings(settings: Mapping | None) -> dict[str, Any] | None:
+    """Return settings of :class:`PairMixing` in one form, to be stored and compared; None without mixing."""
+    if not settings:
+        return None
+    augments, probs = settings['augments'], settings.get('probs')
+    return {
+        'augments': canonical(augments if isinstance(augments, (list, tuple)) else [augments]),
+        'probs': [probs] if isinstance(probs, float) else canonical(probs),
+    }
 
 
 def check_pairs(mixes: Sequence[ViewMix | None]) -> None:

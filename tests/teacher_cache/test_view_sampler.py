@@ -15,7 +15,9 @@ AUGMENTS = dict(augments=dict(type='Mixup', alpha=0.8))
 def datasets(tmp_path_factory):
     """Three views of the first images of a folder, by number of images and mixing."""
     root = write_images(tmp_path_factory.mktemp('images'), per_class=4)
-    inner = dict(type='CustomDataset', data_prefix=str(root), pipeline=[dict(type='LoadImageFromFile')])
+    inner = dict(
+        type='CustomDataset', data_prefix=str(root), pipeline=[dict(type='LoadImageFromFile')], serialize_data=False
+    )
     return {
         (count, mixed): DATASETS.build(
             dict(
