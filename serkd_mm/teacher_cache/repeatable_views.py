@@ -143,19 +143,21 @@ class RepeatableViews(Dataset):
         image = self.image_of(index)
         with seeded(derive_seed(self.seed, view, image, _AUGMENTATION)):
             result = self.dataset[image]
-        inputs, sample = _unpack(result)
+            inputs, sample = _unpack(result)
+            if self._mixing is not None:
+                mix = self._draw_mix(view, position, image, inputs.shape[-2:])
+                sample.set_field(mix, 'view_mix', field_type='metainfo')
         if self._records is not None:
             self._records.attach(view, position, inputs, sample)
-        if self._mixing is not None:
-            sample.set_field(self._draw_mix(view, position, image, inputs.shape[-2:]), 'view_mix', field_type='metainfo')
         return result
 
     def _draw_mix(self, view: int, position: int, image: int, size: torch.Size) -> ViewMix:
+        """Draw the same numbers for both images of a pair, inside a block that restores the random state."""
         mate = self.image_of(view * self.num_positions + (position ^ 1))
         if mate == image:
             return ViewMix(image, mate)
-        with seeded(derive_seed(self.seed, view, position // 2, _MIXING)):  # The same numbers for both images.
-            return self._mixing.draw(image, mate, tuple(size))
+        np.random.seed(derive_seed(self.seed, view, position // 2, _MIXING))  # Mixup and CutMix draw from NumPy.
+        return self._mixing.draw(image, mate, tuple(size))
 
     def _locate(self, index: int) -> tuple[int, int]:
         """Return the view and the position of an index."""
