@@ -48,6 +48,7 @@ class CachedTeacher:
             raise ConfigError(f'{CACHE_KEY} must be the path of a folder, but is {self.folder!r}')
         with prefix_errors(f'{CACHE_KEY}={self.folder!r}'):
             self._cache = TeacherCache(self.folder)
+        self._identity = self._cache.manifest.identity
         if not isinstance(preprocessor, ViewPreprocessor):
             raise ConfigError(
                 f'{CACHE_KEY}: records belong to given pictures, mixed with given mates. Set data_preprocessor.type='
@@ -87,7 +88,7 @@ class CachedTeacher:
         parts = [one.encode(one.example(len(data_samples), generator)) for one in formats]
         for sample, record in zip(data_samples, np.concatenate(parts, axis=1), strict=True):
             sample.set_field(record, 'teacher_record', field_type='metainfo')
-            sample.set_field(self._cache.manifest.identity, 'teacher_cache_id', field_type='metainfo')
+            sample.set_field(self._identity, 'teacher_cache_id', field_type='metainfo')
 
     def load(self) -> None:
         """Do nothing: the cache was opened when the model was built."""
@@ -99,7 +100,7 @@ class CachedTeacher:
     def _stack(self, data_samples: Sequence[DataSample]) -> torch.Tensor:
         """The records ``(B, num_bytes)`` of a batch."""
         identities = {sample.get('teacher_cache_id') for sample in data_samples}
-        if identities != {self._cache.manifest.identity}:
+        if identities != {self._identity}:
             problem = 'have no records' if identities == {None} else 'have the records of another cache'
             raise ConfigError(
                 f'{CACHE_KEY}={self.folder!r}: the images {problem}. Set train_dataloader as in the config that '

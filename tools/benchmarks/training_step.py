@@ -1,9 +1,11 @@
-"""Training step of ``deit-ti_mae-b`` by labels only, logit KD and SeRKD, and of timm's TokenDistillationTask.
+"""Training step of ``deit-ti_mae-b`` by labels only, logit KD, SeRKD with its teacher and from a cache of the teacher's
+outputs, and of timm's TokenDistillationTask.
 
     python tools/benchmarks/training_step.py [--device cpu] [--dtype float32] [--batch 8] [--out DIR]
 
 A step is what the training loop does with loaded images: preprocess, mix, forward, backward, update. Steps of all kinds are
 interleaved in one process, so that other load on the machine affects them equally. Memory is measured separately for each.
+The step from a cache also reads its records from the disk; ``tools/cache_teacher.py`` makes the cache of generated pictures.
 The parts of SeRKD's step are measured alone, forward and, except for the teacher, backward; the student is the rest. Weights
 are random, which does not affect the time. timm comes with ``pip install -e ".[benchmarks]"``; without it, its step is
 skipped. Writes ``training_step_<device>.json`` and ``.png``, and prints the ratios.
@@ -12,16 +14,22 @@ skipped. Writes ``training_step_<device>.json`` and ``.png``, and prints the rat
 import argparse
 import json
 import logging
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
 from importlib.util import find_spec
+from itertools import cycle
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import machine
 import matplotlib as mpl
+import numpy as np
 import torch
+from PIL import Image
 
 mpl.use('Agg')
 import matplotlib.pyplot as plt
@@ -30,23 +38,35 @@ KINDS = {
     'labels': 'labels only',
     'kd': 'logit KD',
     'serkd': 'SeRKD',
+    'cached': 'SeRKD from a cache',
     'timm': "timm's TokenDistillationTask (logit KD)",
 }
-CONFIGS = {'labels': 'deit-ti_mae-b_labels.py', 'kd': 'deit-ti_mae-b_kd.py', 'serkd': 'deit-ti_mae-b.py'}
+FOLDER = machine.ROOT / 'configs' / 'serkd'
+CONFIGS = {
+    'labels': FOLDER / 'deit-ti_mae-b_labels.py',
+    'kd': FOLDER / 'deit-ti_mae-b_kd.py',
+    'serkd': FOLDER / 'deit-ti_mae-b.py',
+}
+CACHED_BATCHES = 4
+PICTURES = """
+_base_ = '{base}'
+model = dict(teacher=dict(checkpoint=None, allow_random_teacher=True))
+pictures = dict(_delete_=True, type='CustomDataset', data_prefix='{folder}', pipeline=_base_.train_pipeline)
+train_dataloader = dict(dataset=pictures)
+"""
 PARTS = ('teacher', 'superpixels', 'losses', 'student')
 
 
-def our_step(kind: str, device: str, dtype: str) -> tuple[torch.nn.Module, Callable]:
-    """Return the model of one of our configs and its training step."""
+def our_step(config: Path, device: str, dtype: str) -> tuple[torch.nn.Module, Callable]:
+    """Return the model of one of our configs, and a training step on images and data samples."""
     from mmengine.config import Config  # noqa: PLC0415 (a process imports only what it measures)
     from mmengine.optim import build_optim_wrapper  # noqa: PLC0415
     from mmpretrain.registry import MODELS  # noqa: PLC0415
-    from mmpretrain.structures import DataSample  # noqa: PLC0415
 
     import serkd_mm  # noqa: F401, PLC0415
 
-    config = Config.fromfile(machine.ROOT / 'configs' / 'serkd' / CONFIGS[kind])
-    if 'teacher' in config.model:
+    config = Config.fromfile(config)
+    if 'teacher' in config.model and not config.model.teacher.get('cache'):
         config.model.teacher.update(checkpoint=None, allow_random_teacher=True)
     config.model.data_preprocessor = config.data_preprocessor
     model = MODELS.build(config.model)
@@ -56,11 +76,55 @@ def our_step(kind: str, device: str, dtype: str) -> tuple[torch.nn.Module, Calla
         config.optim_wrapper.update(type='AmpOptimWrapper', dtype=dtype)
     optim_wrapper = build_optim_wrapper(model, config.optim_wrapper)
 
-    def step(images: torch.Tensor, classes: list[int]) -> None:
-        samples = [DataSample().set_gt_label(label) for label in classes]
+    def step(images: torch.Tensor, samples: list) -> None:
         model.train_step({'inputs': list(images), 'data_samples': samples}, optim_wrapper)
 
     return model, step
+
+
+def make_cache(folder: Path, batch: int) -> None:
+    """Write generated pictures, and a cache of the teacher's outputs for them; the teacher is random."""
+    generator = np.random.default_rng(0)
+    for number in range(CACHED_BATCHES * batch):
+        path = folder / 'pictures' / f'class{number % 2}' / f'{number}.png'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 256, (224, 224, 3), np.uint8)).save(path)
+    config = folder / 'pictures.py'
+    config.write_text(PICTURES.format(base=CONFIGS['serkd'], folder=folder / 'pictures'))
+    command = [sys.executable, machine.ROOT / 'tools' / 'cache_teacher.py', config, '--out', folder / 'cache']
+    command += ['--views', '1', '--num-workers', '0', '--batch-size', batch]
+    subprocess.run(list(map(str, command)), check=True, cwd=machine.ROOT, stdout=subprocess.DEVNULL)
+
+
+def cached_step(folder: Path, device: str, dtype: str, batch: int) -> Callable:
+    """Return the training step from a cache: the records of the images are read from the disk in every step."""
+    from mmengine.config import Config  # noqa: PLC0415
+    from mmpretrain.registry import DATASETS  # noqa: PLC0415
+    from mmpretrain.structures import DataSample  # noqa: PLC0415
+
+    from serkd_mm.teacher_cache import TeacherCache  # noqa: PLC0415
+
+    config = folder / 'cache' / 'train.py'
+    _, step = our_step(config, device, dtype)
+    settings = Config.fromfile(config).train_dataloader.dataset
+    settings.pop('cache')  # Only the records are read in a step, not the pictures.
+    cache, dataset = TeacherCache(folder / 'cache'), DATASETS.build(settings)
+    loaded = [dataset[position] for position in range(CACHED_BATCHES * batch)]
+    positions = cycle([range(first, first + batch) for first in range(0, len(loaded), batch)])
+
+    def run() -> None:
+        images, samples = [], []
+        for position in next(positions):
+            sample = DataSample(metainfo=dict(loaded[position]['data_samples'].metainfo))
+            sample.set_gt_label(loaded[position]['data_samples'].gt_label)
+            sample.set_field(cache.record(0, position)[1], 'teacher_record', field_type='metainfo')
+            sample.set_field(cache.manifest.identity, 'teacher_cache_id', field_type='metainfo')
+            images.append(loaded[position]['inputs'])
+            samples.append(sample)
+        step(images, samples)
+        machine.synchronize(device)
+
+    return run
 
 
 def timm_step(device: str, dtype: str) -> Callable:
@@ -90,21 +154,37 @@ def timm_step(device: str, dtype: str) -> Callable:
     return step
 
 
-def steps(kinds: list[str], device: str, dtype: str, batch: int) -> tuple[dict[str, Callable], torch.nn.Module | None]:
-    """Return a function without arguments for a step of each kind, on the same images, and the model of SeRKD."""
+def steps(
+    kinds: list[str], device: str, dtype: str, batch: int, folder: Path
+) -> tuple[dict[str, Callable], torch.nn.Module | None]:
+    """Return a function without arguments for a step of each kind, on the same images, and the model of SeRKD.
+
+    The step from a cache has images of its own; ``folder`` holds them and the cache.
+    """
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (batch, 3, 224, 224), dtype=torch.uint8, generator=generator)
     classes = torch.randint(0, 1000, (batch,), generator=generator).tolist()
     found, model = {}, None
     for kind in kinds:
         torch.manual_seed(0)
-        if kind == 'timm':
-            step = timm_step(device, dtype)
+        if kind == 'cached':
+            found[kind] = cached_step(folder, device, dtype, batch)
+        elif kind == 'timm':
+            found[kind] = _with_images(timm_step(device, dtype), images, classes, device)
         else:
-            own, step = our_step(kind, device, dtype)
+            own, step = our_step(CONFIGS[kind], device, dtype)
             model = own if kind == 'serkd' else model
-        found[kind] = _with_images(step, images, classes, device)
+            found[kind] = _with_images(_with_labels(step), images, classes, device)
     return found, model
+
+
+def _with_labels(step: Callable) -> Callable:
+    from mmpretrain.structures import DataSample  # noqa: PLC0415
+
+    def run(images: torch.Tensor, classes: list[int]) -> None:
+        step(images, [DataSample().set_gt_label(label) for label in classes])
+
+    return run
 
 
 def _with_images(step: Callable, images: torch.Tensor, classes: list[int], device: str) -> Callable:
@@ -115,14 +195,17 @@ def _with_images(step: Callable, images: torch.Tensor, classes: list[int], devic
     return run
 
 
-def peak_memory(kind: str, device: str, dtype: str, batch: int) -> dict[str, int]:
-    """Return by how many bytes two steps of one kind raise the peak memory."""
-    found, _ = steps([kind], device, dtype, batch)
+def peak_memory(kind: str, device: str, dtype: str, batch: int, folder: str) -> dict[str, int]:
+    """Return by how many bytes two steps of one kind raise the peak memory, and the bytes of the weights."""
     machine.keep_freed_memory()
+    before = machine.reset_peak(device)
+    found, _ = steps([kind], device, dtype, batch, Path(folder))
+    found[kind]()
+    whole = machine.peak(device) - before
     before = machine.reset_peak(device)
     for _ in range(2):
         found[kind]()
-    return {'bytes': machine.peak(device) - before}
+    return {'bytes': machine.peak(device) - before, 'with_models': whole}
 
 
 def interleave(functions: dict[str, Callable], seconds: float) -> dict[str, list[float]]:
@@ -187,14 +270,17 @@ def median(values: list[float]) -> float:
     return sorted(values)[len(values) // 2]
 
 
-def run(device: str, dtype: str, batch: int, seconds: float) -> dict:
+def run(device: str, dtype: str, batch: int, seconds: float, folder: Path) -> dict:
     """Measure time and memory of every kind, and the shares of the parts of SeRKD's step."""
     machine.keep_freed_memory()
     measured = [kind for kind in KINDS if kind != 'timm' or find_spec('timm')]
-    functions, model = steps(measured, device, dtype, batch)
+    functions, model = steps(measured, device, dtype, batch, folder)
     times = interleave(functions, seconds)
     # The median ratio of consecutive steps is least affected by other load on the machine.
-    over_kd = {kind: median([a / b for a, b in zip(times[kind], times['kd'], strict=True)]) for kind in measured}
+    over_kd, over_labels = (
+        {kind: median([a / b for a, b in zip(times[kind], times[other], strict=True)]) for kind in measured}
+        for other in ('kd', 'labels')
+    )
     shares = {name: median(values) for name, values in interleave(parts_of(model, device, dtype, batch), seconds).items()}
     whole = median(times['serkd'])
     shares['student'] = whole - sum(shares.values())
@@ -202,8 +288,9 @@ def run(device: str, dtype: str, batch: int, seconds: float) -> dict:
         kind: {
             'seconds': median(times[kind]),
             'over_kd': over_kd[kind],
+            'over_labels': over_labels[kind],
             'steps': len(times[kind]),
-            **machine.measure_separately(peak_memory, [kind, device, dtype, batch], device),
+            **machine.measure_separately(peak_memory, [kind, device, dtype, batch, str(folder)], device),
         }
         for kind in measured
     }
@@ -211,15 +298,17 @@ def run(device: str, dtype: str, batch: int, seconds: float) -> dict:
 
 
 def table(results: dict) -> str:
-    """Return a Markdown table of speed, time relative to KD and memory by kind, and the shares."""
+    """Return a Markdown table of speed and memory by kind, and the shares of SeRKD's parts."""
     lines = [
-        '| step | images / s | time relative to logit KD | memory in addition to weights, MiB |',
-        '| --- | --- | --- | --- |',
+        '| step | images / s | time relative to logit KD | time relative to labels only | memory of a step, MiB | with the '
+        'models, MiB |',
+        '| --- | --- | --- | --- | --- | --- |',
     ]
     for kind, found in results['kinds'].items():
-        memory = f'{found["bytes"] / 2**20:.0f}' if 'bytes' in found else 'failed'
+        memory = [f'{found[name] / 2**20:.0f}' if name in found else 'failed' for name in ('bytes', 'with_models')]
         images = results['batch'] / found['seconds']
-        lines.append(f'| {KINDS[kind]} | {images:.1f} | {found["over_kd"]:.3f} | {memory} |')
+        ratios = f'{found["over_kd"]:.3f} | {found["over_labels"]:.3f}'
+        lines.append(f'| {KINDS[kind]} | {images:.1f} | {ratios} | {" | ".join(memory)} |')
     shares = ', '.join(f'{name} {100 * share:.1f} %' for name, share in results['shares'].items())
     return '\n'.join(lines) + f"\n\nParts of SeRKD's step: {shares}"
 
@@ -254,7 +343,10 @@ def main() -> None:
         return
     about = machine.describe(args.device, args.dtype)
     about['timm'] = version('timm') if find_spec('timm') else 'not installed'
-    results = run(args.device, args.dtype, args.batch or (128 if args.device == 'cuda' else 8), args.seconds)
+    batch = args.batch or (128 if args.device == 'cuda' else 8)
+    with TemporaryDirectory() as folder:
+        make_cache(Path(folder), batch)
+        results = run(args.device, args.dtype, batch, args.seconds, Path(folder))
     machine.report(args.out / f'training_step_{args.device}', about, results, table(results), plot)
 
 
