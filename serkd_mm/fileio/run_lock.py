@@ -15,6 +15,8 @@ from typing import NamedTuple
 from .processes import process_is_alive, this_machine, this_process
 from .work_dir import WorkDirError
 
+_ADVICE = 'Two runs would overwrite the checkpoints of each other: choose another --work-dir'
+
 # Of the locks that this process has made; a forked process inherits them, but has another id.
 _own_tokens: set[str] = set()
 
@@ -55,10 +57,11 @@ class RunLock:
         interval: Seconds between two heartbeats. Default: 10.
         stale_after: Seconds without a heartbeat, after which a lock is taken over; three intervals of its holder, if that is
             longer. Default: 60.
+        advice: Why a second process is refused and what to do instead, for the message. Default: that of a training.
     """
 
-    def __init__(self, path: str | Path, interval: float = 10.0, stale_after: float = 60.0) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, interval: float = 10.0, stale_after: float = 60.0, advice: str = _ADVICE) -> None:
+        self.path, self.advice = Path(path), advice
         self.interval, self.stale_after = interval, stale_after
         self._claim = self.path.with_name(f'.{self.path.name}.claim')  # Held while a stale lock is replaced.
         self._record = {
@@ -154,8 +157,8 @@ class RunLock:
 
     def _in_use(self, holder: _Holder) -> WorkDirError:
         return WorkDirError(
-            f'{self.path.parent} is in use by {holder} ({self.path}). Two runs would overwrite the checkpoints of each '
-            f'other: choose another --work-dir, or end that process first (kill {holder.record.get("pid")}, on its machine)'
+            f'{self.path.parent} is in use by {holder} ({self.path}). {self.advice}, or end that process first '
+            f'(kill {holder.record.get("pid")}, on its machine)'
         )
 
     def _has_ended(self, path: Path, holder: _Holder) -> bool:

@@ -1,0 +1,93 @@
+"""Batches of the images of a cache, and the records that a teacher makes of them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dataset import default_collate
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from .errors import CacheError
+from .repeatable_views import RepeatableViews, augmented_image_checksum
+
+Encode = Callable[[torch.Tensor], np.ndarray]
+
+
+class ChecksummedViews(Dataset):
+    """Add the checksum of each augmented image to its data sample, in the process that reads it.
+
+    Args:
+        dataset: The views.
+    """
+
+    def __init__(self, dataset: RepeatableViews) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict:
+        data = self.dataset[index]
+        checksum = augmented_image_checksum(data['inputs'])
+        data['data_samples'].set_field(checksum, 'image_checksum', field_type='metainfo')
+        return data
+
+
+def load_images(
+    dataset: RepeatableViews, batches: Sequence[Sequence[int]], num_workers: int, collate: Callable = default_collate
+) -> DataLoader:
+    """Read given batches of images, with their checksums.
+
+    Args:
+        dataset: The views.
+        batches: Indices of the images of each batch; ranges keep millions of them small.
+        num_workers: Processes that read them; 0 reads them in this one.
+        collate: Makes a batch of the images. Default: mmengine's ``default_collate``.
+    """
+    return DataLoader(
+        ChecksummedViews(dataset),
+        batch_sampler=batches,
+        num_workers=num_workers,
+        collate_fn=collate,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def compute_records(data: Mapping, preprocessor: nn.Module, encode: Encode) -> tuple[np.ndarray, np.ndarray]:
+    """Compute the records of a batch.
+
+    Args:
+        data: The batch, as :func:`load_images` returns it.
+        preprocessor: Normalizes and mixes the images.
+        encode: Computes the payloads of preprocessed images ``(B, 3, H, W)``.
+
+    Returns:
+        The checksums ``(B,)`` of the augmented images, uint32, and the payloads ``(B, bytes)``, uint8.
+
+    Raises:
+        CacheError: The teacher's output for an image cannot be stored; the message names the image.
+    """
+    checksums = np.array([sample.image_checksum for sample in data['data_samples']], np.uint32)
+    batch = preprocessor(data, training=True)
+    try:
+        return checksums, encode(batch['inputs'])
+    except ValueError as error:
+        raise _named(error, batch, encode) from error
+
+
+def image_name(sample: Any) -> str:
+    """The file that a data sample was read from, for messages."""
+    return str(sample.get('img_path') or f'image {sample.get("sample_idx")}')
+
+
+def _named(error: ValueError, batch: Mapping, encode: Encode) -> ValueError:
+    """The error of the first image of a batch for which it is raised, with the name of the image."""
+    for image, sample in zip(batch['inputs'], batch['data_samples'], strict=True):
+        try:
+            encode(image[None])
+        except ValueError as own:
+            mate = ', mixed with its mate,' if 'view_mix' in sample else ''
+            return CacheError(f'{image_name(sample)}{mate} makes an output of the teacher that cannot be stored: {own}')
+    return error
