@@ -58,7 +58,7 @@ def print_bases(manifest: Manifest) -> None:
         if entry.format['type'] == 'BasisFormat':
             say(
                 f'{_stored_as(entry.format)}: loses {entry.format["relative_error"]:.2%} of the variance of the tokens, a '
-                f'mean squared error of {entry.format["mean_squared_error"]:.3g} (on images that the basis was not fitted to)'
+                f'mean squared error of {entry.format["mean_squared_error"]:.3g} (on images that it was not fitted to)'
             )
 
 
