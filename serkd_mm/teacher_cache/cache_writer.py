@@ -11,7 +11,7 @@ from ..errors import raise_on_all_ranks
 from .errors import CacheError
 from .image_batches import Encode, compute_records, load_images
 from .manifest import Manifest
-from .record_files import ShardWriter, shard_path
+from .record_files import ShardWriter, partial_path, shard_path
 from .repeatable_views import RepeatableViews
 
 _LARGEST_SHARD = 65536
@@ -76,24 +76,29 @@ def plan_batches(manifest: Manifest, view: int, shard: int, num_written: int, ba
 
 
 def unfinished_shards(folder: str | Path, manifest: Manifest) -> list[tuple[int, int]]:
-    """List the views and shards whose files are missing or have another size, in order."""
-    return [
-        (view, shard)
-        for view in range(manifest.num_views)
-        for shard in range(manifest.num_shards)
-        if _size(shard_path(folder, view, shard)) != manifest.shard_length(shard) * manifest.record_bytes
-    ]
+    """List the views and shards that have no finished file, in order.
+
+    Raises:
+        CacheError: A finished file has been truncated.
+    """
+    found = []
+    for view in range(manifest.num_views):
+        for shard in range(manifest.num_shards):
+            path, expected = shard_path(folder, view, shard), manifest.shard_length(shard) * manifest.record_bytes
+            if not path.exists():
+                found.append((view, shard))
+            elif path.stat().st_size != expected:
+                raise CacheError(
+                    f'{path} has {path.stat().st_size} bytes instead of {expected}. Delete this file and run the same '
+                    'command again'
+                )
+    return found
 
 
 def missing_bytes(folder: str | Path, manifest: Manifest) -> int:
     """Return how many bytes of records are not written yet."""
     total = manifest.num_views * manifest.num_positions * manifest.record_bytes
     return total - sum(path.stat().st_size for path in Path(folder).glob('view_*/shard_*'))
-
-
-def _size(path: Path) -> int:
-    """The size of a file; 0 without one."""
-    return path.stat().st_size if path.is_file() else 0
 
 
 class CacheWriter:
@@ -164,8 +169,7 @@ class CacheWriter:
         begun, batches = {}, []
         for unit in units[0][get_rank() :: get_world_size()]:
             num_written = 0
-            path = shard_path(self.folder, *unit)
-            if path.exists() or path.with_suffix('.partial').exists():
+            if partial_path(self.folder, *unit).exists():
                 begun[unit] = ShardWriter(self.folder, self.manifest, *unit)
                 num_written = begun[unit].num_written
             missing = list(plan_batches(self.manifest, *unit, num_written, self.batch_size))

@@ -147,7 +147,9 @@ def test_every_image_has_its_record(whole, root):
         checksum, payload = cache.record(*divmod(index, 14))
         assert checksum == data['data_samples'][index - first].image_checksum
         expected = batch['inputs'].flatten(1) @ encode.weight.T
-        torch.testing.assert_close(FORMAT.decode(torch.from_numpy(payload)[None]), expected[index - first][None], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            FORMAT.decode(torch.from_numpy(payload)[None]), expected[index - first][None], rtol=1e-4, atol=1e-4
+        )
 
 
 @pytest.mark.parametrize('fails_at', [1, 2, 3, 6])
@@ -173,14 +175,17 @@ def sizes_before(batch):
     return [4, 2, 4, 2, 2, 4, 2, 4, 2, 2][: batch - 1]
 
 
-def test_missing_and_truncated_files_are_written_anew(whole, root, tmp_path):
+def test_missing_files_are_written_anew_and_truncated_ones_are_named(whole, root, tmp_path):
     build_writer(tmp_path, root, Encoder()).fill(lambda *_: None)
-    (tmp_path / 'view_00000' / 'shard_00001.bin').unlink()
-    truncated = tmp_path / 'view_00001' / 'shard_00002.bin'
-    truncated.write_bytes(truncated.read_bytes()[:-1])
+    for name in ('view_00000/shard_00001.bin', 'view_00001/shard_00002.bin'):
+        (tmp_path / name).unlink()
     assert unfinished_shards(tmp_path, build_manifest()) == [(0, 1), (1, 2)]
     build_writer(tmp_path, root, Encoder()).fill(lambda *_: None)
     assert files_of(tmp_path) == files_of(whole)
+    truncated = tmp_path / 'view_00001' / 'shard_00000.bin'
+    truncated.write_bytes(truncated.read_bytes()[:-1])
+    with pytest.raises(CacheError, match=r'view_00001/shard_00000\.bin has 623 bytes instead of 624\. Delete this file'):
+        build_writer(tmp_path, root, Encoder()).fill(lambda *_: None)
 
 
 def test_output_that_cannot_be_stored_names_the_image(root, tmp_path):
