@@ -25,7 +25,7 @@ from .basis_fitting import fit_bases
 from .cache_plan import TeacherOutput, plan_outputs
 from .cache_sources import CacheSource, build_teacher
 from .teacher_encoder import TeacherEncoder, state_sha256
-from .teacher_fingerprint import teacher_differences
+from .teacher_fingerprint import teacher_differences, teacher_fingerprint
 
 
 @dataclass(frozen=True)
@@ -110,9 +110,11 @@ class CacheMaker:
         Args:
             num_ranks: Number of ranks that write it.
         """
-        taps: dict[str, str] = {}
+        first, taps = self.sources[0], {}
         for source in reversed(self.sources):  # The first one names a path.
             taps.update(source.taps)
+        # Once more: the weights may have been downloaded since then.
+        fingerprint = teacher_fingerprint(first.config.model.teacher, first.statistics)
         return Manifest(
             num_views=self.options.num_views,
             seed=self.options.seed,
@@ -121,7 +123,7 @@ class CacheMaker:
             shard_size=choose_shard_size(self.dataset.num_positions, num_ranks),
             dtype=self.options.dtype,
             augments=self.dataset.augments,
-            teacher={**self.sources[0].teacher, 'state_sha256': state_sha256(self.encoder.teacher.model)},
+            teacher={**fingerprint, 'state_sha256': state_sha256(self.encoder.teacher.model)},
             taps=taps,
             entries=self.entries,
             data=data_fingerprint(self.dataset.dataset_config, self.dataset.dataset),

@@ -10,7 +10,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from .errors import CacheError
-from .repeatable_views import RepeatableViews, augmented_image_checksum
+from .repeatable_views import RepeatableViews
+from .view_records import augmented_image_checksum
 
 Encode = Callable[[torch.Tensor], np.ndarray]
 
