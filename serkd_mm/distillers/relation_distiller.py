@@ -10,6 +10,7 @@ from mmpretrain.structures import DataSample
 from torch import nn
 
 from ..heads import make_heads_trainable
+from ..seeding import derive_seed, seeded
 from ..tokenizers import Feature
 from .cached_teacher import CachedTeacher
 from .config_errors import ConfigError, check_keys
@@ -106,7 +107,9 @@ class RelationDistiller(BaseClassifier):
         if isinstance(config, Mapping) and config.get('cache') is not None:
             return CachedTeacher(config, self.distill.readings(), self.data_preprocessor)
         statistics = InputStatistics.from_preprocessor(self.student.data_preprocessor)
-        return FrozenTeacher(config, self.distill.used_taps, statistics, self.input_size)
+        # The student's initial weights are the same ones whether its teacher is built or its outputs are read from a cache.
+        with seeded(derive_seed(torch.initial_seed(), 1)):
+            return FrozenTeacher(config, self.distill.used_taps, statistics, self.input_size)
 
     @property
     def teacher(self) -> FrozenTeacher | CachedTeacher | None:
