@@ -47,7 +47,7 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('configs', nargs='+', metavar='CONFIG', help='distillation configs')
-    parser.add_argument('--out', required=True, metavar='DIR', help='folder of the cache')
+    parser.add_argument('--out', metavar='DIR', help='folder of the cache')
     parser.add_argument(
         '--views', type=positive, default=10, metavar='K', help='augmented views of the images (default: 10)'
     )
@@ -70,7 +70,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help='as in tools/train.py')
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.out is None:
+        parser.error('--out DIR is missing')
+    return args
 
 
 def positive(text: str) -> int:
