@@ -154,7 +154,6 @@ TEACHERS = {
     'massive first': lambda: with_massive(tokens(2, 49, 768, seed=1), 1000, 0),
     'massive last': lambda: with_massive(tokens(2, 49, 768, seed=1), 100, 48),
     'some equal': lambda: tokens(2, 30, 768, seed=1)[:, [*range(30), *range(0, 30, 2), 0, 0, 0, 0]],
-    'close 1e-2': lambda: with_close_pairs(tokens(2, 49, 768, seed=1), 1e-2).float(),
 }
 
 
@@ -168,3 +167,19 @@ def test_relation_losses_and_gradients_of_float32_and_float16(loss, name):
         actual, actual_gradient = value_and_gradient(loss, student, stored(teacher, dtype).float())
         assert abs(actual - value) <= tolerance * value, dtype
         assert (actual_gradient - gradient).norm() <= of_gradient * gradient.norm(), dtype
+
+
+@pytest.mark.parametrize('loss', LOSSES)
+@pytest.mark.parametrize(
+    ('closeness', 'of_float32', 'of_float16'),
+    [(1e-2, 1e-6, 5e-3), (1e-3, 1e-5, 5e-2), (1e-4, 5e-5, 1e-1), (1e-5, 5e-4, 1e-1)],
+)
+def test_close_pairs_cost_digits(loss, closeness, of_float32, of_float16):
+    # Every second token is close to the one before it: rounding turns the direction between them.
+    teacher = with_close_pairs(tokens(8, 49, 768, seed=1), closeness).float()
+    student = tokens(8, 49, 192)
+    value, _ = value_and_gradient(loss, student, teacher)
+    for dtype, tolerance in ((torch.float32, of_float32), (torch.float16, of_float16)):
+        actual, gradient = value_and_gradient(loss, student, stored(teacher, dtype).float())
+        assert abs(actual - value) <= tolerance * value, dtype
+        assert gradient.isfinite().all()
