@@ -173,7 +173,7 @@ MISTAKES = {
     'checkpoint is missing': dict(teacher__allow_random_teacher=False),
     'there is no such file': dict(teacher__allow_random_teacher=False, teacher__checkpoint='teacher.pth'),
     'has no module': dict(student__taps__patches='backbone.layer[-1]'),
-    'form a grid': dict(teacher__model=LARGE_GRID),
+    'grids of different shape': dict(teacher__model=LARGE_GRID),
     'larger than the token grid': dict(views__superpixels__merger__cell=5),
     'PatchTokenizer reads': dict(teacher__taps__patches='backbone.patch_embed.projection'),
     'no loss trains': dict(losses__loss_kd=None),
