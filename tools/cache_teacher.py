@@ -103,11 +103,13 @@ def main() -> None:
     with raise_on_all_ranks():
         if is_main_process():
             lock.acquire(print)
-    make(maker)
-    with raise_on_all_ranks():
-        if is_main_process():
-            write_configs(sources, args.out)
-            lock.release()
+    try:
+        make(maker)
+        with raise_on_all_ranks():
+            if is_main_process():
+                write_configs(sources, args.out)
+    finally:
+        lock.release()
 
 
 def start_processes(launcher: str, config: Config) -> None:
@@ -192,7 +194,7 @@ def make(maker: CacheMaker) -> None:
                 f'{maker.folder}: {gigabytes(missing)} are to be written, and the disk has {gigabytes(free)} left. Make '
                 'room, or use fewer --views, --top-k, or another --out'
             )
-    num_images = missing // manifest.record_bytes
+    num_images = -(-missing // manifest.record_bytes)
     seconds = maker.seconds_per_image() * num_images / get_world_size()
     say(f'{num_images:,} images are missing: about {duration(seconds)}, if they are read as fast as the teacher runs')
     if stored is None:

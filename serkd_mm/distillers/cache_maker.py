@@ -316,7 +316,8 @@ def _serves(stored: Entry, wanted: Entry) -> bool:
         return False
     if stored.content != wanted.content:
         return stored.content == 'features' or (stored.content, wanted.content) == ('logits', 'class')
-    return wanted.format.items() <= stored.format.items()  # A basis that is not fitted yet has no hash.
+    # A basis that is not fitted yet has no hash, and its file may have another number.
+    return {**wanted.format, 'basis': stored.format.get('basis')}.items() <= {'basis': None, **stored.format}.items()
 
 
 def _described(entry: Entry) -> str:

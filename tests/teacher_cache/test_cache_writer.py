@@ -284,6 +284,10 @@ def main(folder, root, rank):
     (folder / 'messages.json').write_text(json.dumps(gathered))
     writer.dataset.dataset.pipeline = load
     writer.fill(lambda *_: None)
+    cache = TeacherCache(folder / 'failed', unfinished=True)
+    chosen = choose_records(writer.dataset, 28, seed=0)
+    result = check_records(cache, writer.dataset, writer.preprocessor, Encoder(scale=2 if rank == '1' else 1), chosen, 6, 0)
+    assert (result.num_records, len(result.problems)) == (28, 12)  # Two of five batches of rank 1, on both ranks.
     distributed.destroy_process_group()
 
 
