@@ -1,11 +1,11 @@
 """Compare training from a cache of the teacher's outputs with training with the teacher, over the same views.
 
-    python tools/experiments/cached_training.py CONFIG [--views 2] [--epochs 2] [--ranks 2] [--work-dir DIR]
+    python tools/experiments/cached_training.py CONFIG [CONFIG ...] [--views 2] [--epochs 2] [--ranks 2] [--work-dir DIR]
         [--formats float32 float16 pca] [--random-teacher STD] [--cfg-options KEY=VALUE ...]
 
-Makes a cache in each format, trains with the teacher and from each cache, and prints by how much losses and final weights
-differ, and the times. ``--random-teacher`` gives the teacher random weights of that standard deviation, for machines without
-a trained one. Writes ``results.md`` into the work folder.
+Makes a cache in each format, for all configs at once, trains each with the teacher and from each cache, and prints by how
+much losses and final weights differ, the accuracies, and the times. ``--random-teacher`` gives the teacher random weights of
+that standard deviation, for machines without a trained one. Writes ``results.md`` into the work folder.
 """
 
 import argparse
@@ -41,24 +41,26 @@ def main() -> None:
     options += ['default_hooks.logger.interval=1', 'randomness.seed=0', f'train_cfg.val_interval={args.epochs}']
     if args.random_teacher is not None:
         path = args.work_dir / 'teacher.pth'
-        save_random_teacher(args.config, path, args.random_teacher)
+        save_random_teacher(args.configs[0], path, args.random_teacher)
         options.append(f'model.teacher.checkpoint={path}')
-    caches = {name: args.work_dir / f'cache_{name}' for name in args.formats}
     seconds = {}
-    for name, folder in caches.items():
-        command = [args.config, '--out', folder, '--views', args.views, *FORMATS[name], '--cfg-options', *options]
-        seconds[f'cache {name}'] = run('cache_teacher.py', args.ranks, command, args.work_dir / f'cache_{name}.log')
-    runs = {'live': (caches[args.formats[0]], LIVE), **{name: (folder, []) for name, folder in caches.items()}}
-    for name, (folder, more) in runs.items():
-        command = [folder / 'train.py', '--work-dir', args.work_dir / name]
-        command += ['--cfg-options', *more] if more else []
-        seconds[f'training {name}'] = run('train.py', args.ranks, command, args.work_dir / f'{name}.log')
-    text = '\n\n'.join(
-        [
-            differences(args.work_dir, args.formats, args.epochs),
-            '\n'.join(f'- {name}: {value:.0f} s' for name, value in seconds.items()),
-        ]
-    )
+    for name in args.formats:
+        folder = args.work_dir / f'cache_{name}'
+        command = [*args.configs, '--out', folder, '--views', args.views, *FORMATS[name], '--cfg-options', *options]
+        seconds[f'cache, {name}'] = run('cache_teacher.py', args.ranks, command, args.work_dir / f'cache_{name}.log')
+    parts = []
+    for config in args.configs:
+        stem = Path(config).stem
+        for name in ('live', *args.formats):
+            source, more = (args.formats[0], ['--cfg-options', *LIVE]) if name == 'live' else (name, [])
+            file = args.work_dir / f'cache_{source}' / ('train.py' if len(args.configs) == 1 else f'{stem}.py')
+            command = [file, '--work-dir', args.work_dir / stem / name, *more]
+            log = args.work_dir / f'{stem}_{name}.log'
+            seconds[f'training {stem}, {name}'] = run('train.py', args.ranks, command, log)
+        parts.append(f'## {stem}\n\n' + differences(args.work_dir / stem, args.formats, args.epochs))
+    parts.append('\n'.join(f'- {name}: {value:.0f} s' for name, value in seconds.items()))
+    parts.append(sums(seconds, args.formats))
+    text = '\n\n'.join(parts)
     (args.work_dir / 'results.md').write_text(text + '\n')
     print(text)
 
@@ -66,7 +68,7 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='a distillation config')
+    parser.add_argument('configs', nargs='+', metavar='CONFIG', help='distillation configs with one teacher')
     parser.add_argument('--views', type=int, default=2)
     parser.add_argument('--epochs', type=int, default=2)
     parser.add_argument('--ranks', type=int, default=2, help='number of processes')
@@ -109,15 +111,30 @@ def differences(work_dir: Path, formats: list[str], epochs: int) -> str:
     live = RunLog(work_dir / 'live')
     weights = final_weights(work_dir / 'live', epochs)
     lines = [f'| cache | {" | ".join(live.terms)} | final weights |', '| --- ' * (len(live.terms) + 2) + '|']
+    metrics = [f'live {accuracy(live)}']
     for name in formats:
         log = RunLog(work_dir / name)
+        metrics.append(f'{name} {accuracy(log)}')
         cells = [largest_difference(live, log, term) for term in live.terms]
         changed = max(
             (final_weights(work_dir / name, epochs)[key] - value).abs().max().item() for key, value in weights.items()
         )
         lines.append(f'| {name} | {" | ".join(cells)} | {changed:.1e} |')
     note = 'Largest difference of each loss over all iterations, absolute (relative to its value), and of all weights.'
-    return f'{len(live.train)} iterations. {note}\n\n' + '\n'.join(lines)
+    return f'{len(live.train)} iterations. {note}\n\n' + '\n'.join(lines) + f'\n\nTop-1: {", ".join(metrics)}'
+
+
+def accuracy(log: RunLog) -> str:
+    """The last accuracy of a run."""
+    values = log.metric('accuracy/top1')
+    return f'{values[-1][1]:.2f} %' if values else 'not measured'
+
+
+def sums(seconds: dict[str, float], formats: list[str]) -> str:
+    """Compare the time with the teacher with that of a cache and the trainings from it."""
+    whole = {name: sum(value for key, value in seconds.items() if key.endswith(f', {name}')) for name in ('live', *formats)}
+    ratios = ', '.join(f'{name} {whole[name]:.0f} s ({whole["live"] / whole[name]:.2f} times as fast)' for name in formats)
+    return f'All trainings with the teacher: {whole["live"]:.0f} s. The cache and the trainings from it: {ratios}.'
 
 
 def largest_difference(live: RunLog, log: RunLog, term: str) -> str:
