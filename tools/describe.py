@@ -23,6 +23,8 @@ from torch import nn
 
 import serkd_mm  # noqa: F401  (registers the components, and reports a missing package)
 from serkd_mm.config_files import OptionsAction, read_config, type_name
+from serkd_mm.distillers.cache_maker import CacheOptions
+from serkd_mm.distillers.cache_plan import plan_outputs
 from serkd_mm.distillers.cached_teacher import CachedTeacher
 from serkd_mm.distillers.config_errors import ConfigError
 from serkd_mm.distillers.targets import Targets
@@ -67,6 +69,7 @@ def main() -> None:
         losses_table(model, losses),
         saved_table(model),
         memory_table(model, saved_bytes, (config.get('train_dataloader') or {}).get('batch_size', NUM_IMAGES)),
+        cache_table(model, teacher),
     ):
         console.print(table)
     console.print(teacher_weights, soft_wrap=True)
@@ -229,6 +232,39 @@ def memory_table(model: nn.Module, saved_bytes: int, batch_size: int) -> Table:
     for part, size in {**rows, 'sum': sum(rows.values())}.items():
         table.add_row(part, f'{size / MIB:,.0f}')
     return table
+
+
+def cache_table(model: nn.Module, teacher: Mapping[str, Feature]) -> Table:
+    """What tools/cache_teacher.py stores of the teacher by default, in bytes of an image and view, or what is read."""
+    title = (
+        'Read from the teacher cache' if is_cached(model) else "The teacher's outputs in a cache (tools/cache_teacher.py)"
+    )
+    table = new_table(title, 'losses', 'stored as', 'bytes an image and view')
+    rows = model.teacher.stored_outputs() if is_cached(model) else planned_outputs(model, teacher)
+    for losses, stored, num_bytes in rows:
+        table.add_row(', '.join(losses), stored, f'{num_bytes:,}')
+    return table
+
+
+def planned_outputs(model: nn.Module, teacher: Mapping[str, Feature]) -> list[tuple[list[str], str, int]]:
+    """Losses, format and size of each output that a cache would hold; none for a loss that needs the teacher."""
+    paths = model.teacher.taps.paths
+    try:
+        outputs = plan_outputs([(model.distill, paths)], full_tokens=False)
+    except ConfigError as error:
+        return [([], str(error), 0)]
+    features = {paths[tap]: feature for tap, feature in teacher.items()}
+    rows = []
+    for output in outputs:
+        tensor, _ = output.compute(features)
+        if output.content == 'tokens' and tensor.ndim == 3:
+            tokens, channels = tensor.shape[1:]
+            rank = min(CacheOptions.rank, channels)
+            rows.append((output.losses, f'{tokens} x {channels} as PCA of {rank} dimensions, int8', tokens * rank))
+        else:
+            form = output.format(tensor, CacheOptions.dtype, CacheOptions.top_k)
+            rows.append((output.losses, str(form), form.num_bytes))
+    return rows
 
 
 def teacher_tensors(model: nn.Module) -> list[torch.Tensor]:

@@ -90,6 +90,14 @@ class CachedTeacher:
             sample.set_field(record, 'teacher_record', field_type='metainfo')
             sample.set_field(self._identity, 'teacher_cache_id', field_type='metainfo')
 
+    def stored_outputs(self) -> list[tuple[list[str], str, int]]:
+        """List losses, format and bytes of an image for each output that is read; for reports."""
+        losses: dict[int, list[str]] = {}
+        for (loss, _), number in self._entries.items():
+            losses.setdefault(number, []).append(loss)
+        formats = self._cache.formats
+        return [(names, str(formats[number]), formats[number].num_bytes) for number, names in losses.items()]
+
     def load(self) -> None:
         """Do nothing: the cache was opened when the model was built."""
 

@@ -3,8 +3,8 @@ import copy
 import pytest
 import torch
 from builders import PREPROCESSOR, TEACHER, build_distiller, cnn_distiller_config, distiller_config, images, labels
+from caches import VIEW_PREPROCESSOR, samples_with_records, write_teacher_cache
 from mmpretrain.registry import MODELS
-from teacher_caches import VIEW_PREPROCESSOR, samples_with_records, write_cache
 
 from serkd_mm.distillers.cache_plan import plan_outputs
 from serkd_mm.distillers.config_errors import ConfigError
@@ -19,7 +19,7 @@ def live_and_cached(folder, config=distiller_config, size=32, changes=None, **op
     """Return a model with its teacher, the same student with a cache for four images, and the samples of these."""
     changes = changes or {}
     live = build_distiller(config, **changes)
-    write_cache(folder, live, images(size=size), config(**changes).teacher, **options)
+    write_teacher_cache(folder, live, images(size=size), config(**changes).teacher, **options)
     cached = build_cached(folder, config, **changes)
     cached.load_state_dict(live.state_dict())
     return live, cached, samples_with_records(folder, labels())
@@ -132,7 +132,7 @@ def test_records_are_decoded_once_however_many_losses_read_them(tmp_path, monkey
 )
 def test_a_cache_of_something_else_is_refused_when_the_model_is_built(changes, message, tmp_path):
     live = build_distiller()
-    write_cache(tmp_path, live, images(), distiller_config().teacher)
+    write_teacher_cache(tmp_path, live, images(), distiller_config().teacher)
     with pytest.raises(ConfigError, match=message):
         build_cached(tmp_path, **changes)
 
@@ -141,7 +141,7 @@ def test_other_weights_at_the_same_path_are_refused(tmp_path):
     file, folder = tmp_path / 'teacher.pth', tmp_path / 'cache'
     torch.save(dict(state_dict=build_distiller().teacher.model.state_dict()), file)
     changes = dict(teacher__checkpoint=str(file))
-    write_cache(folder, build_distiller(**changes), images(), distiller_config(**changes).teacher)
+    write_teacher_cache(folder, build_distiller(**changes), images(), distiller_config(**changes).teacher)
     build_cached(folder, **changes)
     moved = file.rename(tmp_path / 'moved.pth')
     build_cached(folder, **changes)  # The file is not needed.
@@ -152,7 +152,7 @@ def test_other_weights_at_the_same_path_are_refused(tmp_path):
 
 
 def test_an_ordinary_preprocessor_is_refused_when_the_model_is_built(tmp_path):
-    write_cache(tmp_path, build_distiller(), images(), distiller_config().teacher)
+    write_teacher_cache(tmp_path, build_distiller(), images(), distiller_config().teacher)
     with pytest.raises(ConfigError, match=r"model\.teacher\.cache: .*data_preprocessor\.type='ViewPreprocessor'"):
         MODELS.build(distiller_config(teacher__cache=str(tmp_path)))
     with pytest.raises(ConfigError, match=r'train_cfg\.augments'):
@@ -163,7 +163,7 @@ def test_samples_without_their_records_are_refused(tmp_path):
     _, cached, samples = live_and_cached(tmp_path / 'one')
     with pytest.raises(ConfigError, match=r'the images have no records\. .*RepeatableViews'):
         cached(images(), labels(), mode='loss')
-    write_cache(
+    write_teacher_cache(
         tmp_path / 'two', build_distiller(), images(seed=1), distiller_config(teacher__allow_random_teacher=True).teacher
     )
     samples[0].set_field('another', 'teacher_cache_id', field_type='metainfo')

@@ -3,7 +3,8 @@
 import re
 
 import pytest
-from builders import REPOSITORY, build_distiller, run_python, training_config
+from builders import REPOSITORY, build_distiller, distiller_config, images, run_python, training_config, use_repeatable_views
+from caches import write_teacher_cache
 
 
 def describe(config, *options, succeed=True):
@@ -48,6 +49,22 @@ def test_tables_match_the_model(config):
         assert saved[f'{part}.*'][0] == str(sum(name.startswith(f'{part}.') for name in names))
     assert 'Memory of a step of 4 images' in cells
     assert 'random' in page
+    stored = cells["The teacher's outputs in a cache (tools/cache_teacher.py)"]
+    assert stored['loss_ra, loss_rd'] == ['isometric triangle of 4 tokens, float16', '12']
+    assert stored['loss_feat'] == ['16 x 24 as PCA of 24 dimensions, int8', '384']
+
+
+def test_a_config_that_reads_a_cache_is_described_without_its_teacher(tmp_path):
+    cache = tmp_path / 'cache'
+    write_teacher_cache(cache, build_distiller(), images(), distiller_config().teacher)
+    config = use_repeatable_views(training_config(tmp_path, tmp_path / 'work'), num_views=1, cache=str(cache))
+    config.model.teacher.cache = str(cache)
+    config.dump(tmp_path / 'config.py')
+    page = describe(tmp_path / 'config.py')
+    cells = tables(page)
+    assert list(cells['Models']) == ['side', 'student']
+    assert cells['Read from the teacher cache']['loss_ra, loss_rd'] == ['isometric triangle of 4 tokens, float32', '24']
+    assert f'are read from {cache}' in page
 
 
 def test_config_error_is_reported_without_data(config):
