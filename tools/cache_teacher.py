@@ -51,7 +51,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--views', type=positive, default=10, metavar='K', help='augmented views of the images (default: 10)'
     )
-    parser.add_argument('--seed', type=int, default=0, help='seed of the views (default: 0)')
+    parser.add_argument('--seed', type=not_negative, default=0, help='seed of the views (default: 0)')
     parser.add_argument(
         '--dtype', choices=['float16', 'float32'], default='float16', help='number format (default: float16)'
     )
@@ -64,7 +64,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--rank', type=positive, default=192, metavar='R', help='principal components (default: 192)')
     parser.add_argument('--top-k', type=positive, metavar='K', help='store the K largest logits (default: all)')
     parser.add_argument('--batch-size', type=positive, metavar='B', help="images of a batch (default: the config's)")
-    parser.add_argument('--num-workers', type=int, metavar='W', help="processes that read images (default: the config's)")
+    parser.add_argument(
+        '--num-workers', type=not_negative, metavar='W', help="processes that read images (default: the config's)"
+    )
     parser.add_argument('--amp', action='store_true', help='run the teacher in bfloat16, unless it has a dtype of its own')
     parser.add_argument('--check', type=positive, metavar='N', help='recompute N records of a cache and compare them')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
@@ -78,10 +80,19 @@ def parse_args() -> argparse.Namespace:
 
 def positive(text: str) -> int:
     """Read a whole number, 1 or more."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f'{text} must be 1 or more')
-    return number
+    return at_least(1, text)
+
+
+def not_negative(text: str) -> int:
+    """Read a whole number, 0 or more."""
+    return at_least(0, text)
+
+
+def at_least(minimum: int, text: str) -> int:
+    """Read a whole number that is large enough."""
+    if not text.isdecimal() or int(text) < minimum:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a whole number, {minimum} or more')
+    return int(text)
 
 
 def main() -> None:

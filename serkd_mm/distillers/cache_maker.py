@@ -141,18 +141,19 @@ class CacheMaker:
             CacheError: The folder holds another cache, records of unknown origin or, if it must, none that is complete.
         """
         if complete:
-            stored, exactly = TeacherCache(self.folder).manifest, True
+            stored = TeacherCache(self.folder).manifest
+            match_manifest(stored, present, self.folder, exactly=True)
         elif (self.folder / 'manifest.json').exists():
             stored = Manifest.load(self.folder)
-            exactly = not stored.complete or bool(unfinished_shards(self.folder, stored))
+            writes = not stored.complete or bool(unfinished_shards(self.folder, stored))
+            match_manifest(stored, present, self.folder, exactly=writes, same_versions=writes)
         elif next(self.folder.glob('view_*'), None) is not None:
             raise CacheError(
                 f'{self.folder} holds records without a manifest.json, so what they are of is not known. Use another --out, '
                 'or delete the folder'
             )
         else:
-            return None
-        match_manifest(stored, present, self.folder, exactly)
+            stored = None
         return stored
 
     def seconds_per_image(self) -> float:
@@ -263,15 +264,16 @@ def preprocessor_config(source: CacheSource) -> dict[str, Any]:
     return {'type': 'ViewPreprocessor'}
 
 
-def match_manifest(stored: Manifest, present: Manifest, folder: Path, exactly: bool) -> None:
+def match_manifest(stored: Manifest, present: Manifest, folder: Path, exactly: bool, same_versions: bool = False) -> None:
     """Check that the cache in a folder is the one that a command would make.
 
     Args:
         stored: The manifest in the folder.
         present: The manifest of the command, which may be run by another number of ranks.
         folder: The folder, for messages.
-        exactly: Whether records will be computed. Otherwise the cache may hold more than the command would store, and the
-            packages may have other versions: training compares the images.
+        exactly: Whether records will be computed. Otherwise the cache may hold more than the command would store.
+        same_versions: Whether the packages that decode images must have the versions of the cache, so that those that are
+            written now come out as those before. Default: False; training and ``--check`` compare the images themselves.
 
     Raises:
         CacheError: They differ; the message names the differences.
@@ -279,7 +281,7 @@ def match_manifest(stored: Manifest, present: Manifest, folder: Path, exactly: b
     found = _teacher_differences(stored.teacher, present.teacher) + data_differences(stored.data, present.data)
     compared_otherwise = ('shard_size', 'teacher', 'data', 'taps', 'entries')
     found += stored.differences(replace(present, **{name: getattr(stored, name) for name in compared_otherwise}))
-    if exactly:
+    if same_versions:
         found += version_differences(stored.versions)
     if found:
         raise CacheError(f'{folder} holds another cache: {"; ".join(found)}. Use another --out, or restore the setting')

@@ -76,6 +76,12 @@ def interrupt(place):
     path.write_text(path.read_text().replace('"complete": true', '"complete": false'))
 
 
+def interrupt_with_other_versions(place):
+    interrupt(place)
+    path = place / 'cache' / 'manifest.json'
+    path.write_text(path.read_text().replace('"Pillow": "', '"Pillow": "0.'))
+
+
 def nothing(place):
     """The settings are changed instead."""
 
@@ -139,6 +145,7 @@ COMMANDS = {
     'a removed class': (remove_class, [], r'had 12 images and has 9'),
     'other weights of the same path': (save_other_weights, [], r'teacher\.pth.* holds other weights'),
     'another precision': (nothing, ['--amp'], r"autocast_dtype was None and is 'bfloat16'"),
+    'other packages': (interrupt_with_other_versions, [], r'Pillow 0\.[\d.]+ instead of'),
     'a truncated record file': (truncate, [], r'view_00001/shard_00000\.bin has \d+ bytes instead of \d+. Delete this file'),
     'a check of a re-encoded picture': (encode_again, ['--check', '24'], r'images/class2/1\.jpg\): the augmented image is'),
     'a check of a damaged record': (damage, ['--check', '24'], r'shard_00000\.bin is damaged: record 0'),

@@ -286,7 +286,9 @@ def test_mixed_precision_trains_on_a_cpu(image_root, tmp_path):
     assert line.startswith("error: optim_wrapper.dtype='float16' needs a GPU: mixed precision on a CPU is bfloat16.")
 
 
-@pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh'])
+@pytest.mark.parametrize(
+    'script', [f'{way}_{tool}.sh' for way in ('dist', 'slurm') for tool in ('train', 'test', 'cache_teacher')]
+)
 def test_scripts_without_arguments_print_their_usage(script):
     output = run(TOOLS / script, succeed=False)
     assert f'tools/{script}' in output
