@@ -6,6 +6,7 @@ outputs, and of timm's TokenDistillationTask.
 A step is what the training loop does with loaded images: preprocess, mix, forward, backward, update. Steps of all kinds are
 interleaved in one process, so that other load on the machine affects them equally. Memory is measured separately for each.
 The step from a cache also reads its records from the disk; ``tools/cache_teacher.py`` makes the cache of generated pictures.
+The time of a record is that of the teacher and of encoding its outputs.
 The parts of SeRKD's step are measured alone, forward and, except for the teacher, backward; the student is the rest. Weights
 are random, which does not affect the time. timm comes with ``pip install -e ".[benchmarks]"``; without it, its step is
 skipped. Writes ``training_step_<device>.json`` and ``.png``, and prints the ratios.
@@ -14,22 +15,18 @@ skipped. Writes ``training_step_<device>.json`` and ``.png``, and prints the rat
 import argparse
 import json
 import logging
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
 from importlib.util import find_spec
-from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import cached_step
 import machine
 import matplotlib as mpl
-import numpy as np
 import torch
-from PIL import Image
 
 mpl.use('Agg')
 import matplotlib.pyplot as plt
@@ -47,13 +44,7 @@ CONFIGS = {
     'kd': FOLDER / 'deit-ti_mae-b_kd.py',
     'serkd': FOLDER / 'deit-ti_mae-b.py',
 }
-CACHED_BATCHES = 4
-PICTURES = """
-_base_ = '{base}'
-model = dict(teacher=dict(checkpoint=None, allow_random_teacher=True))
-pictures = dict(_delete_=True, type='CustomDataset', data_prefix='{folder}', pipeline=_base_.train_pipeline)
-train_dataloader = dict(dataset=pictures)
-"""
+EPOCHS, VIEWS = 300, (10, 50)
 PARTS = ('teacher', 'superpixels', 'losses', 'student')
 
 
@@ -80,51 +71,6 @@ def our_step(config: Path, device: str, dtype: str) -> tuple[torch.nn.Module, Ca
         model.train_step({'inputs': list(images), 'data_samples': samples}, optim_wrapper)
 
     return model, step
-
-
-def make_cache(folder: Path, batch: int) -> None:
-    """Write generated pictures, and a cache of the teacher's outputs for them; the teacher is random."""
-    generator = np.random.default_rng(0)
-    for number in range(CACHED_BATCHES * batch):
-        path = folder / 'pictures' / f'class{number % 2}' / f'{number}.png'
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(generator.integers(0, 256, (224, 224, 3), np.uint8)).save(path)
-    config = folder / 'pictures.py'
-    config.write_text(PICTURES.format(base=CONFIGS['serkd'], folder=folder / 'pictures'))
-    command = [sys.executable, machine.ROOT / 'tools' / 'cache_teacher.py', config, '--out', folder / 'cache']
-    command += ['--views', '1', '--num-workers', '0', '--batch-size', batch]
-    subprocess.run(list(map(str, command)), check=True, cwd=machine.ROOT, stdout=subprocess.DEVNULL)
-
-
-def cached_step(folder: Path, device: str, dtype: str, batch: int) -> Callable:
-    """Return the training step from a cache: the records of the images are read from the disk in every step."""
-    from mmengine.config import Config  # noqa: PLC0415
-    from mmpretrain.registry import DATASETS  # noqa: PLC0415
-    from mmpretrain.structures import DataSample  # noqa: PLC0415
-
-    from serkd_mm.teacher_cache import TeacherCache  # noqa: PLC0415
-
-    config = folder / 'cache' / 'train.py'
-    _, step = our_step(config, device, dtype)
-    settings = Config.fromfile(config).train_dataloader.dataset
-    settings.pop('cache')  # Only the records are read in a step, not the pictures.
-    cache, dataset = TeacherCache(folder / 'cache'), DATASETS.build(settings)
-    loaded = [dataset[position] for position in range(CACHED_BATCHES * batch)]
-    positions = cycle([range(first, first + batch) for first in range(0, len(loaded), batch)])
-
-    def run() -> None:
-        images, samples = [], []
-        for position in next(positions):
-            sample = DataSample(metainfo=dict(loaded[position]['data_samples'].metainfo))
-            sample.set_gt_label(loaded[position]['data_samples'].gt_label)
-            sample.set_field(cache.record(0, position)[1], 'teacher_record', field_type='metainfo')
-            sample.set_field(cache.manifest.identity, 'teacher_cache_id', field_type='metainfo')
-            images.append(loaded[position]['inputs'])
-            samples.append(sample)
-        step(images, samples)
-        machine.synchronize(device)
-
-    return run
 
 
 def timm_step(device: str, dtype: str) -> Callable:
@@ -168,7 +114,8 @@ def steps(
     for kind in kinds:
         torch.manual_seed(0)
         if kind == 'cached':
-            found[kind] = cached_step(folder, device, dtype, batch)
+            _, step = our_step(folder / 'cache' / 'train.py', device, dtype)
+            found[kind] = cached_step.with_records(step, folder, device, batch)
         elif kind == 'timm':
             found[kind] = _with_images(timm_step(device, dtype), images, classes, device)
         else:
@@ -275,6 +222,7 @@ def run(device: str, dtype: str, batch: int, seconds: float, folder: Path) -> di
     machine.keep_freed_memory()
     measured = [kind for kind in KINDS if kind != 'timm' or find_spec('timm')]
     functions, model = steps(measured, device, dtype, batch, folder)
+    functions['record'] = cached_step.record_maker(model, folder, device, dtype, batch)
     times = interleave(functions, seconds)
     # The median ratio of consecutive steps is least affected by other load on the machine.
     over_kd, over_labels = (
@@ -294,7 +242,8 @@ def run(device: str, dtype: str, batch: int, seconds: float, folder: Path) -> di
         }
         for kind in measured
     }
-    return {'batch': batch, 'kinds': kinds, 'shares': {name: shares[name] / whole for name in PARTS}}
+    records = median(times['record'])
+    return {'batch': batch, 'kinds': kinds, 'records': records, 'shares': {name: shares[name] / whole for name in PARTS}}
 
 
 def table(results: dict) -> str:
@@ -310,7 +259,18 @@ def table(results: dict) -> str:
         ratios = f'{found["over_kd"]:.3f} | {found["over_labels"]:.3f}'
         lines.append(f'| {KINDS[kind]} | {images:.1f} | {ratios} | {" | ".join(memory)} |')
     shares = ', '.join(f'{name} {100 * share:.1f} %' for name, share in results['shares'].items())
-    return '\n'.join(lines) + f"\n\nParts of SeRKD's step: {shares}"
+    return '\n'.join(lines) + f"\n\nParts of SeRKD's step: {shares}\n\n{whole_trainings(results)}"
+
+
+def whole_trainings(results: dict) -> str:
+    """Return the time of whole trainings relative to that with the teacher, making the cache included."""
+    live, cached = (EPOCHS * results['kinds'][kind]['seconds'] for kind in ('serkd', 'cached'))
+    ratios = [f'{(cached + views * results["records"]) / live:.3f} with {views} views' for views in VIEWS]
+    records = results['batch'] / results['records']
+    return (
+        f'Records made per second: {records:.1f}. {EPOCHS} epochs from a cache, its making included, relative to {EPOCHS} '
+        f'epochs with the teacher: {", ".join(ratios)}'
+    )
 
 
 def plot(path: Path, results: dict) -> None:
@@ -345,7 +305,7 @@ def main() -> None:
     about['timm'] = version('timm') if find_spec('timm') else 'not installed'
     batch = args.batch or (128 if args.device == 'cuda' else 8)
     with TemporaryDirectory() as folder:
-        make_cache(Path(folder), batch)
+        cached_step.make_cache(Path(folder), CONFIGS['serkd'], batch)
         results = run(args.device, args.dtype, batch, args.seconds, Path(folder))
     machine.report(args.out / f'training_step_{args.device}', about, results, table(results), plot)
 
