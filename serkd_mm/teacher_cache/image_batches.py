@@ -36,22 +36,19 @@ class ChecksummedViews(Dataset):
         return data
 
 
-def load_images(
-    dataset: RepeatableViews, batches: Sequence[Sequence[int]], num_workers: int, collate: Callable = default_collate
-) -> DataLoader:
+def load_images(dataset: RepeatableViews, batches: Sequence[Sequence[int]], num_workers: int) -> DataLoader:
     """Read given batches of images, with their checksums.
 
     Args:
         dataset: The views.
         batches: Indices of the images of each batch; ranges keep millions of them small.
         num_workers: Processes that read them; 0 reads them in this one.
-        collate: Makes a batch of the images. Default: mmengine's ``default_collate``.
     """
     return DataLoader(
         ChecksummedViews(dataset),
         batch_sampler=batches,
         num_workers=num_workers,
-        collate_fn=collate,
+        collate_fn=_collate,
         pin_memory=torch.cuda.is_available(),
     )
 
@@ -81,6 +78,23 @@ def compute_records(data: Mapping, preprocessor: nn.Module, encode: Encode) -> t
 def image_name(sample: Any) -> str:
     """The file that a data sample was read from, for messages."""
     return str(sample.get('img_path') or f'image {sample.get("sample_idx")}')
+
+
+def _collate(images: Sequence[Mapping]) -> Mapping:
+    """Make a batch of images.
+
+    Raises:
+        CacheError: They have different sizes; the message names two of them.
+    """
+    shapes = [tuple(image['inputs'].shape) for image in images]
+    other = next((number for number, shape in enumerate(shapes) if shape != shapes[0]), None)
+    if other is not None:
+        names = [image_name(images[number]['data_samples']) for number in (0, other)]
+        raise CacheError(
+            f'{names[0]} has the shape {shapes[0]} after the pipeline, and {names[1]} has {shapes[other]}. A batch needs '
+            'images of one size: add a crop or a resize to one size to the pipeline'
+        )
+    return default_collate(images)
 
 
 def _named(error: ValueError, batch: Mapping, encode: Encode) -> ValueError:

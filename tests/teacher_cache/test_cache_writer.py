@@ -200,6 +200,13 @@ def test_output_that_cannot_be_stored_names_the_image(root, tmp_path):
     assert not list(tmp_path.glob('view_*/*.bin')) or unfinished_shards(tmp_path, build_manifest())
 
 
+def test_images_of_different_sizes_are_named(root):
+    views = build_views(root)
+    views.dataset.pipeline.transforms.pop(1)
+    with pytest.raises(CacheError, match=r'has the shape \(3, .* has \(3, .*: add a crop or a resize'):
+        list(load_images(views, [range(14)], 0))
+
+
 def test_odd_batches_of_pairs_are_refused(root, tmp_path):
     with pytest.raises(CacheError, match='--batch-size 3 must be even'):
         build_writer(tmp_path, root, Encoder(), batch_size=3)
