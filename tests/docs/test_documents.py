@@ -11,13 +11,25 @@ from pathlib import Path
 
 import pytest
 import torch
-from builders import REPOSITORY, TEACHER, Command, copy_repository, distiller_config, images, labels, training_config
+from builders import (
+    REPOSITORY,
+    TEACHER,
+    Command,
+    copy_repository,
+    distiller_config,
+    images,
+    labels,
+    training_config,
+    write_images,
+)
+from cache_tool import cache_teacher, save_teacher, train, write_config
 from mmengine.config import Config
 from mmengine.fileio import load
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 
 import serkd_mm
+from serkd_mm.analysis import RunLog
 from serkd_mm.distillers.config_errors import ConfigError
 from serkd_mm.distillers.weights_file import WeightsFile
 from serkd_mm.fileio import AtomicBackend, CheckpointError, DownloadError, WorkDirError, WriteError, processes
@@ -25,6 +37,7 @@ from serkd_mm.fileio.run_lock import RunLock
 from serkd_mm.fileio.work_dir import find_start
 from serkd_mm.hooks import DataError, NonFiniteLossError
 from serkd_mm.hooks.complete_checkpoint_hook import load_all_weights
+from serkd_mm.teacher_cache import CacheError
 
 DOCS = REPOSITORY / 'docs' / 'en'
 DOCUMENTS = [REPOSITORY / 'README.md', *sorted(DOCS.rglob('*.md'))]
@@ -53,13 +66,13 @@ def write(code, folder):
     return file
 
 
-@pytest.mark.slow
-def test_tutorial_runs_as_written(tmp_path):
-    clone = copy_repository(tmp_path / 'clone')
+def run_page(page, clone):
+    """Run the blocks of a page in a copy of the repository; return what its commands print."""
     path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
     environment = {**os.environ, 'PATH': path, 'PYTHONPATH': str(clone), 'PYTHONWARNINGS': 'ignore', 'OMP_NUM_THREADS': '1'}
+    environment['COLUMNS'] = '100'
     output = ''
-    for kind, body in blocks(DOCS / 'user_guides' / 'tutorial.md', 'python', 'bash'):
+    for kind, body in blocks(DOCS / 'user_guides' / page, 'python', 'bash'):
         if kind == 'python':
             write(body, clone)
             continue
@@ -68,6 +81,13 @@ def test_tutorial_runs_as_written(tmp_path):
         )
         assert done.returncode == 0, body + done.stdout[-3000:] + done.stderr[-3000:]
         output += done.stdout
+    return output
+
+
+@pytest.mark.slow
+def test_tutorial_runs_as_written(tmp_path):
+    clone = copy_repository(tmp_path / 'clone')
+    run_page('tutorial.md', clone)
     assert (clone / 'work_dirs' / 'compare' / 'compare.png').is_file()
     assert list((clone / 'work_dirs' / 'superpixels').glob('*.png'))
     assert list((clone / 'work_dirs' / 'student').glob('published*.pth'))
@@ -75,6 +95,24 @@ def test_tutorial_runs_as_written(tmp_path):
     accuracy = {name: float(best) for name, best in re.findall(r'^\| (\w+) \| ([\d.]+) ', table, re.MULTILINE)}
     assert accuracy['teacher'] > 80
     assert accuracy['student'] > 60
+
+
+@pytest.mark.slow
+def test_page_on_training_without_the_teacher_runs_as_written(tmp_path):
+    clone = copy_repository(tmp_path / 'clone')
+    output = run_page('teacher_cache.md', clone)
+    ((_, printed),) = blocks(DOCS / 'user_guides' / 'teacher_cache.md', 'text')
+    lines = [' '.join(line.split()) for line in output.splitlines()]
+    for line in filter(None, (' '.join(line.split()) for line in printed.splitlines())):
+        assert any(re.fullmatch(pattern(line), other) for other in lines), line
+    assert 'records of data/relations were recomputed: their images are the same' in output
+    assert {path.stem for path in (clone / 'data' / 'family').glob('*.py')} == {'student_serkd', 'student_kd'}
+    cached, live = (RunLog(clone / 'work_dirs' / name) for name in ('student_relations_cached', 'live'))
+    assert set(cached.terms) == {'loss', 'loss_cls', 'loss_kd', 'loss_rd', 'loss_ra'}
+    for name in cached.terms:
+        with_teacher = [value for _, value in live.term(name)]
+        assert [value for _, value in cached.term(name)] == pytest.approx(with_teacher, rel=2e-2), name
+        assert len(with_teacher) == 6
 
 
 def test_custom_loss_and_merger_of_the_page_on_extending_work(tmp_path, monkeypatch):
@@ -277,6 +315,26 @@ def test_quoted_file_and_training_errors_are_the_real_ones(part, image_root, tmp
     assert re.search(quoted(part), str(error.value)), error.value
 
 
+CACHE_ERRORS = {
+    'from other views': (CacheError, {'train_dataloader.dataset.seed': 1}),
+    'does not hold': (ConfigError, {'model.losses.loss_feat': dict(type='FeatureL2Loss', on='tokens')}),
+    'its checksum differs': (CacheError, {}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures('runner_scope')
+def test_quoted_errors_of_a_teacher_cache_are_the_real_ones(tmp_path, monkeypatch):
+    root, cache = write_images(tmp_path / 'images', per_class=1), tmp_path / 'cache'
+    config = write_config(tmp_path / 'config.py', root, save_teacher(tmp_path / 'teacher.pth'), ('loss_kd', 'loss_rd'))
+    cache_teacher(monkeypatch, config, '--out', cache, '--views', 1)
+    shutil.copy(root / 'class1' / '0.jpg', root / 'class2' / '0.jpg')
+    for part, (kind, changes) in CACHE_ERRORS.items():
+        with pytest.raises(kind) as error:
+            train(cache / 'train.py', tmp_path / 'work', **changes)
+        assert re.search(quoted(part), str(error.value)), error.value
+
+
 def test_every_quoted_error_is_compared():
-    parts = [*MISTAKES, *ERRORS]
+    parts = [*MISTAKES, *ERRORS, *CACHE_ERRORS]
     assert len(parts) == len(QUOTES)
