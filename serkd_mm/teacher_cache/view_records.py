@@ -89,8 +89,9 @@ class ViewRecords:
             cause = f'Packages that decode or augment images differ: {", ".join(changed)}. Install the versions of the cache'
         else:
             cause = (
-                'The versions of the packages that decode and augment images are those of the cache, so the file was '
-                'changed since, or a transform draws random numbers that do not follow the seeds. Restore the file'
+                'The versions of the packages that decode and augment images are those of the cache. So the file was '
+                'changed since: restore it. Or a transform does not draw from the global random state of Python, NumPy or '
+                'torch, and cannot be repeated: change the transform'
             )
         image = sample.get('img_path') or f'image {sample.get("sample_idx")}'
         return (

@@ -170,7 +170,7 @@ def test_reencoded_picture_is_named(copies, num_workers):
         batches._shutdown_workers()  # The garbage collection would wait 5 s for each.
     message = one_line(raised.value)
     assert message.startswith(f'{file}: view 0 of this image is not the one whose teacher outputs are in {folder}')
-    assert 'are those of the cache, so the file was changed since' in message
+    assert 'are those of the cache. So the file was changed since: restore it' in message
 
 
 def test_other_versions_are_named(copies):
