@@ -41,9 +41,11 @@ class SkippedImagesHook(Hook):
         checked = set()
         for key, dataset in built_datasets(runner):
             for part in innermost_datasets(dataset):
-                extensions, root = getattr(part, 'extensions', None), getattr(part, 'img_prefix', None)
-                if extensions and root and not part.ann_file and (root, extensions) not in checked:
-                    checked.add((root, extensions))
+                extensions = getattr(part, 'extensions', None)
+                if not extensions or part.ann_file or not part.img_prefix:  # CIFAR10 has no `img_prefix`.
+                    continue
+                if (part.img_prefix, extensions) not in checked:
+                    checked.add((part.img_prefix, extensions))
                     _check_files(key, part)
 
 

@@ -87,10 +87,9 @@ def version_differences(stored: Mapping[str, str]) -> list[str]:
 
 def _prefixes(dataset: Dataset) -> Iterator[str]:
     """Yield the folders of the images and of the annotations of a data set and of those inside it."""
-    for name in ('img_prefix', 'data_root'):
-        folder = getattr(dataset, name, None)
-        if folder:
-            yield str(folder)
+    prefixes = getattr(dataset, 'data_prefix', None)  # `img_prefix` raises for CIFAR10, whose images have no path.
+    folders = [*(prefixes.values() if isinstance(prefixes, Mapping) else ()), getattr(dataset, 'data_root', None)]
+    yield from (str(folder) for folder in folders if folder)
     for part in getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]:
         if part is not None:
             yield from _prefixes(part)
