@@ -12,7 +12,7 @@ _AS_WRITTEN = 'as the config that tools/cache_teacher.py has written'
 
 
 def check_views(config: Config) -> None:
-    """Check data set, sampler, batch size and preprocessor of a training from ``RepeatableViews`` or a teacher cache.
+    """Check data set, sampler, batch size, preprocessor and hooks of a training from ``RepeatableViews`` or a teacher cache.
 
     Raises:
         ConfigError: One does not fit; the message says what to use.
@@ -34,6 +34,8 @@ def check_views(config: Config) -> None:
         )
     _check_loader(config.train_dataloader)
     _check_student(config)
+    for hook in config.get('custom_hooks') or ():
+        _check_hook(hook, cache)
 
 
 def _check_loader(loader: Mapping) -> None:
@@ -64,6 +66,24 @@ def _check_student(config: Config) -> None:
         raise ConfigError(
             f"{key}=dict(type='ViewPreprocessor', ...) is needed by train_dataloader.dataset=dict(type='RepeatableViews'), "
             f'{_AS_WRITTEN}'
+        )
+
+
+def _check_hook(hook: Mapping, cache: str | None) -> None:
+    """Check that a hook neither changes the images while training, nor needs a teacher that is not built."""
+    kind = type_name(hook)
+    changed = [
+        name for recipe in hook.get('schedule') or () for name in ('train_pipeline', 'batch_augments') if name in recipe
+    ]
+    if kind == 'SwitchRecipeHook' and changed:
+        raise ConfigError(
+            f'custom_hooks: SwitchRecipeHook changes {changed[0]} while training, but the views of train_dataloader.dataset '
+            f'are the same in all epochs. Remove {changed[0]} from its schedule'
+        )
+    if kind == 'SuperpixelVisualizationHook' and cache:
+        raise ConfigError(
+            f'custom_hooks: SuperpixelVisualizationHook draws the superpixels of the teacher, which model.teacher.cache='
+            f'{cache!r} does not build. Remove the hook; tools/visualization/vis_superpixels.py draws them from checkpoints'
         )
 
 

@@ -40,8 +40,14 @@ class ViewPreprocessor(ClsDataPreprocessor):
             training: Whether to mix. Default: False.
 
         Raises:
-            CacheError: The batch does not consist of pairs, or the labels are not soft.
+            CacheError: The batch does not consist of pairs, the labels are not soft, or a hook has set
+                batch augmentations.
         """
+        if training and self.batch_augments is not None:
+            raise CacheError(
+                'A hook has set batch augmentations, such as SwitchRecipeHook with batch_augments: they would mix the images '
+                'once more. Remove it from custom_hooks'
+            )
         batch = super().forward(data, training)
         samples = batch['data_samples']
         if not training or not samples or all('view_mix' not in sample for sample in samples):

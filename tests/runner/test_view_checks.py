@@ -32,6 +32,12 @@ def check(base, options):
 CACHE = {'model.teacher.cache': 'data/x', 'train_dataloader.dataset.cache': 'data/x'}
 FITTING = {
     'live teacher': {},
+    'hooks': {
+        'custom_hooks': [
+            dict(type='SwitchRecipeHook', schedule=[dict(action_epoch=2, loss=dict(type='CrossEntropyLoss'))]),
+            dict(type='SuperpixelVisualizationHook'),
+        ]
+    },
     'cache': CACHE,
     'odd batch without mixing': {'train_dataloader.dataset.augments': None, 'train_dataloader.batch_size': 3},
     'preprocessor in the student': {
@@ -73,6 +79,14 @@ MISTAKES = {
     'batch sampler': (
         {'train_dataloader.batch_sampler': dict(type='BatchSampler', batch_size=4, drop_last=False)},
         "needs train_dataloader.sampler=dict(type='ViewSampler') and no batch_sampler",
+    ),
+    'images that change while training': (
+        {'custom_hooks': [dict(type='SwitchRecipeHook', schedule=[dict(action_epoch=2, batch_augments=None)])]},
+        'SwitchRecipeHook changes batch_augments while training, but the views of train_dataloader.dataset are the same',
+    ),
+    'pictures of the teacher': (
+        {**CACHE, 'custom_hooks': [dict(type='SuperpixelVisualizationHook')]},
+        "SuperpixelVisualizationHook draws the superpixels of the teacher, which model.teacher.cache='data/x' does not",
     ),
     'odd batch': (
         {'train_dataloader.batch_size': 3},

@@ -145,3 +145,10 @@ def test_batch_augments_are_refused_by_name():
     with pytest.raises(CacheError, match=r'train_cfg.augments .*RepeatableViews'):
         MODELS.build(dict(type='ViewPreprocessor', batch_augments=settings, **PREPROCESSOR))
     MODELS.build(dict(type='ViewPreprocessor', batch_augments=dict(), **PREPROCESSOR))
+
+
+def test_batch_augments_that_a_hook_sets_are_refused():
+    preprocessor = MODELS.build({**PREPROCESSOR, 'type': 'ViewPreprocessor', 'to_onehot': True})
+    preprocessor.batch_augments = RandomBatchAugment(dict(type='Mixup', alpha=0.8))  # As SwitchRecipeHook does.
+    with pytest.raises(CacheError, match='they would mix the images once more'):
+        preprocessor({'inputs': torch.zeros(2, 3, 8, 8, dtype=torch.uint8), 'data_samples': None}, training=True)
