@@ -45,7 +45,7 @@ class ViewPreprocessor(ClsDataPreprocessor):
         """
         if training and self.batch_augments is not None:
             raise CacheError(
-                'A hook has set batch augmentations, such as SwitchRecipeHook with batch_augments: they would mix the images '
+                'A hook has set batch augmentations, as SwitchRecipeHook does: they would mix the images '
                 'once more. Remove it from custom_hooks'
             )
         batch = super().forward(data, training)
