@@ -1,9 +1,11 @@
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from mmpretrain.models import ClsDataPreprocessor
 from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+from torch import Tensor
 
 from .errors import CacheError
 from .view_mixing import check_pairs, mix_images, mix_scores
@@ -40,14 +42,16 @@ class ViewPreprocessor(ClsDataPreprocessor):
             training: Whether to mix. Default: False.
 
         Raises:
-            CacheError: The batch does not consist of pairs, the labels are not soft, or a hook has set
-                batch augmentations.
+            CacheError: The images differ in size, the batch does not consist of pairs, the labels are not soft, or a hook has
+                set batch augmentations.
         """
         if training and self.batch_augments is not None:
             raise CacheError(
                 'A hook has set batch augmentations, as SwitchRecipeHook does: they would mix the images '
                 'once more. Remove it from custom_hooks'
             )
+        if training:
+            _check_one_size(data['inputs'], data.get('data_samples') or ())
         batch = super().forward(data, training)
         samples = batch['data_samples']
         if not training or not samples or all('view_mix' not in sample for sample in samples):
@@ -66,3 +70,13 @@ class ViewPreprocessor(ClsDataPreprocessor):
                 'data_preprocessor.num_classes'
             )
         return batch
+
+
+def _check_one_size(inputs: Tensor | Sequence[Tensor], samples: Sequence[DataSample]) -> None:
+    """Raise if images that are mixed, or have a record, would be padded to the largest one of their batch."""
+    shapes = [] if isinstance(inputs, Tensor) else sorted({tuple(image.shape) for image in inputs})
+    if len(shapes) > 1 and any('view_mix' in sample or 'teacher_record' in sample for sample in samples):
+        raise CacheError(
+            f'The images of a batch have the shapes {shapes[0]} and {shapes[-1]} after the pipeline, so their padding would '
+            'depend on the others of the batch. Add a crop or a resize to one size to the pipeline'
+        )

@@ -152,3 +152,14 @@ def test_batch_augments_that_a_hook_sets_are_refused():
     preprocessor.batch_augments = RandomBatchAugment(dict(type='Mixup', alpha=0.8))  # As SwitchRecipeHook does.
     with pytest.raises(CacheError, match='they would mix the images once more'):
         preprocessor({'inputs': torch.zeros(2, 3, 8, 8, dtype=torch.uint8), 'data_samples': None}, training=True)
+
+
+def test_mates_of_different_sizes_are_refused():
+    preprocessor = MODELS.build({**PREPROCESSOR, 'type': 'ViewPreprocessor', 'to_onehot': True})
+    images = [torch.zeros(3, 8, 8, dtype=torch.uint8), torch.zeros(3, 8, 9, dtype=torch.uint8)]
+    samples = [DataSample().set_gt_label(0) for _ in images]
+    assert preprocessor(dict(inputs=images, data_samples=samples), training=True)['inputs'].shape == (2, 3, 8, 9)
+    for sample, mix in zip(samples, PAIRS, strict=False):
+        sample.set_field(mix, 'view_mix', field_type='metainfo')
+    with pytest.raises(CacheError, match=r'have the shapes \(3, 8, 8\) and \(3, 8, 9\) after the pipeline'):
+        preprocessor(dict(inputs=images, data_samples=samples), training=True)
