@@ -110,9 +110,9 @@ class CacheMaker:
         Args:
             num_ranks: Number of ranks that write it.
         """
-        first, taps = self.sources[0], {}
-        for source in reversed(self.sources):  # The first one names a path.
-            taps.update(source.taps)
+        first, named = self.sources[0], [tap for source in self.sources for tap in source.taps.items()]
+        # Without names of several paths: a training that leaves `taps` out would read another tap than it means.
+        taps = {name: path for name, path in named if {other for key, other in named if key == name} == {path}}
         # Once more: the weights may have been downloaded since then.
         fingerprint = teacher_fingerprint(first.config.model.teacher, first.statistics)
         return Manifest(

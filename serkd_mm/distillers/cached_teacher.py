@@ -131,6 +131,12 @@ class CachedTeacher:
         """Number of the entry that a loss reads."""
         manifest = self._cache.manifest
         path = (taps or manifest.taps).get(reading.tap)
+        if path is None:
+            raise ConfigError(
+                f'{TEACHER_KEY}.taps has no {reading.tap!r}, which model.losses.{reading.loss} reads, and {CACHE_KEY}='
+                f'{self.folder!r} holds no single tap of this name. Set it to one of '
+                f'{sorted({entry.tap for entry in manifest.entries})}'
+            )
         tokenizer, merger = canonical(reading.tokenizer), canonical(reading.merger)
         contents = (reading.content, *_ALTERNATIVES.get(reading.content, ('features',)))
         for content in contents:

@@ -42,8 +42,8 @@ class ViewPreprocessor(ClsDataPreprocessor):
             training: Whether to mix. Default: False.
 
         Raises:
-            CacheError: The images differ in size, the batch does not consist of pairs, the labels are not soft, or a hook has
-                set batch augmentations.
+            CacheError: The images differ in size, the batch does not consist of pairs, the labels are not soft, or a hook
+                has set batch augmentations.
         """
         if training and self.batch_augments is not None:
             raise CacheError(

@@ -12,6 +12,7 @@ import torch
 from builders import REPOSITORY, training_config, write_images
 from cache_tool import cache_teacher, records_of, run, save_teacher, train, write_config
 from mmengine.config import Config
+from mmpretrain.registry import MODELS
 
 from serkd_mm.distillers.config_errors import ConfigError
 from serkd_mm.errors import UserError
@@ -116,6 +117,19 @@ def test_one_cache_serves_several_configs(place, tmp_path, monkeypatch, capsys):
     assert '5 records of' in printed
     assert records_of(tmp_path) == written
     train(tmp_path / 'train.py', tmp_path / 'work', **{'train_cfg.max_epochs': 1})
+
+
+@slow
+def test_name_of_two_taps_must_be_set_to_one_of_them(place, tmp_path, monkeypatch):
+    layer = {'model.teacher.taps.patches': 'backbone.layers[0]'}
+    write_config(tmp_path / 'early.py', place / 'images', place / 'teacher.pth', RELATIONS, **layer)
+    cache_teacher(monkeypatch, place / 'relations.py', tmp_path / 'early.py', '--out', tmp_path / 'cache', '--views', 1)
+    assert Manifest.load(tmp_path / 'cache').taps == {'logits': 'head'}
+    written = Config.fromfile(tmp_path / 'cache' / 'early.py').model
+    assert written.teacher.taps.patches == 'backbone.layers[0]'
+    written.teacher.pop('taps')
+    with pytest.raises(ConfigError, match=r"taps has no 'patches'.*Set it to one of .*'backbone\.layers\[-1\]'"):
+        MODELS.build(written)
 
 
 @slow
