@@ -43,7 +43,7 @@ def print_plan(maker: CacheMaker, manifest: Manifest, free: int) -> None:
         cells = [losses, entry.tap, ', '.join(parts) or '-', _stored_as(entry.format)]
         table.add_row(*cells, f'{entry.num_bytes:,}')
     table.add_row('(checksums)', '', '', '', str(HEADER_BYTES))
-    Console().print(table)
+    Console(markup=False).print(table)  # Brackets belong to the names of folders and taps.
     whole = manifest.num_views * manifest.num_positions * manifest.record_bytes
     print(
         f'{manifest.num_views} views x {manifest.num_positions:,} images x {manifest.record_bytes:,} bytes = '

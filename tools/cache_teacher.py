@@ -11,6 +11,7 @@ the same command goes on where it was.
 """
 
 import argparse
+import shlex
 import shutil
 import time
 import warnings
@@ -41,6 +42,8 @@ from serkd_mm.runner import CheckedRunner, check_config
 from serkd_mm.runner.view_checks import check_views
 from serkd_mm.teacher_cache import CacheError, RepeatableViews
 from serkd_mm.teacher_cache.cache_writer import missing_bytes
+
+WRITTEN = 'Written by tools/cache_teacher.py'
 
 
 def parse_args() -> argparse.Namespace:
@@ -101,6 +104,8 @@ def main() -> None:
     start_processes(args.launcher, read_config(args.configs[0], args.cfg_options))
     MMLogger.get_current_instance().setLevel('WARNING')
     warnings.simplefilter('ignore')
+    if not args.check:
+        check_targets(args.configs, args.out)
     sources = read_sources(args)
     folder = Path(args.out)
     lock = RunLock(folder / 'run.lock', advice='Two processes would write the same records: choose another --out')
@@ -157,6 +162,23 @@ def read_sources(args: argparse.Namespace) -> list[CacheSource]:
             check_views(sources[-1].cached)
     check_same_source(sources)
     return sources
+
+
+def target(config: str, configs: list[str], out: str) -> str:
+    """Path of the training from the cache that is written for one of the configs."""
+    return f'{out}/{"train" if len(configs) == 1 else Path(config).stem}.py'
+
+
+def check_targets(configs: list[str], out: str) -> None:
+    """Check that no file would be replaced that this tool has not written, such as a config in the folder of the cache.
+
+    Raises:
+        CacheError: One would be.
+    """
+    for config in configs:
+        path = Path(target(config, configs, out))
+        if path.exists() and not path.read_bytes().startswith(f'# {WRITTEN}'.encode()):
+            raise CacheError(f'{path} was not written by this tool, which would replace it. Move it, or use another --out')
 
 
 def build_maker(args: argparse.Namespace, sources: list[CacheSource], folder: Path) -> CacheMaker:
@@ -225,13 +247,10 @@ def free_bytes(folder: Path) -> int:
 def write_configs(sources: list[CacheSource], out: str) -> None:
     """Write the trainings that read the cache, and print how to start them."""
     for source in sources:
-        path = f'{out}/{"train" if len(sources) == 1 else Path(source.path).stem}.py'
-        write_config(
-            source.cached,
-            path,
-            f'Written by tools/cache_teacher.py from {source.path}: reads {out} instead of running the teacher.',
-        )
-        print(f'python tools/train.py {path}  # or: tools/dist_train.sh {path} GPUS')
+        path = target(source.path, [source.path for source in sources], out)
+        write_config(source.cached, path, f'{WRITTEN} from {source.path}: reads {out} instead of running the teacher.')
+        shown = shlex.quote(path)
+        print(f'python tools/train.py {shown}  # or: tools/dist_train.sh {shown} GPUS')
 
 
 def check(maker: CacheMaker, count: int) -> None:

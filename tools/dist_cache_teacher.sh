@@ -5,6 +5,6 @@
 # Several machines with a common DIR: set NNODES, NODE_RANK, MASTER_ADDR and PORT on each.
 set -euo pipefail
 source "$(dirname "$0")/launchers.sh"
-need 3 "$@"
+need 2 "$@"
 GPUS=${GPUS-$("$PYTHON" -c 'import torch; print(max(1, torch.cuda.device_count()))')}
 launch_distributed "$GPUS" cache_teacher.py "$@"

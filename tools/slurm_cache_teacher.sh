@@ -4,5 +4,5 @@
 #     tools/slurm_cache_teacher.sh PARTITION JOB_NAME CONFIG [CONFIG ...] --out DIR [flags of tools/cache_teacher.py]
 set -euo pipefail
 source "$(dirname "$0")/launchers.sh"
-need 5 "$@"
+need 4 "$@"
 launch_slurm "$1" "$2" cache_teacher.py "${@:3}"

@@ -1,12 +1,14 @@
 """Fit the bases of stored tokens to some images of the first view."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from mmpretrain.structures import DataSample
 from torch import nn
 
-from ..teacher_cache.image_batches import load_images
+from ..teacher_cache.errors import CacheError
+from ..teacher_cache.image_batches import image_name, load_images
 from ..teacher_cache.repeatable_views import RepeatableViews
 from ..teacher_cache.token_basis import fit_basis
 from .teacher_encoder import TeacherEncoder
@@ -52,6 +54,9 @@ def fit_bases(
     Returns:
         Settings of a ``BasisFormat`` by number of the output, with ``relative_error``, the squared error as a share of the
         variance of the tokens, and ``mean_squared_error``, both of images that the basis was not fitted to.
+
+    Raises:
+        CacheError: The tokens of an image are not finite; the message names it.
     """
     tokens = _tokens_of(encoder, list(ranks), dataset, preprocessor, batch_size, num_workers)
     found = {}
@@ -79,8 +84,19 @@ def _tokens_of(encoder, numbers: Iterable[int], dataset, preprocessor, batch_siz
     for data in load_images(dataset, batches, num_workers):
         computed = encoder.compute(preprocessor(data, training=True)['inputs'])
         for number, values in parts.items():
-            values.append(computed[number][0].float().cpu())
+            tokens = computed[number][0].float().cpu()
+            _check_finite(tokens, data['data_samples'], encoder.outputs[number].tap)
+            values.append(tokens)
     return {number: torch.cat(values) for number, values in parts.items()}
+
+
+def _check_finite(tokens: torch.Tensor, samples: Sequence[DataSample], tap: str) -> None:
+    for image, sample in zip(tokens, samples, strict=True):
+        if not image.isfinite().all():
+            raise CacheError(
+                f"{image_name(sample)}: the teacher's tokens at {tap} are not finite: they hold NaN or infinity. Run the "
+                'teacher in float32, or use another checkpoint'
+            )
 
 
 def _held_out(num_images: int, group_size: int) -> torch.Tensor:

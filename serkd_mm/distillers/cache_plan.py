@@ -94,7 +94,7 @@ def _output_of(reading: Reading, objective: DistillationObjective, path: str, fu
     if reading.content is None:
         raise ConfigError(
             f'model.losses.{reading.loss} cannot be computed from a cache (its teacher_content is None). Remove it with '
-            f'{reading.loss}=None, or train with the teacher'
+            f'model.losses.{reading.loss}=None, or train with the teacher'
         )
     modules = ()
     if reading.source in objective.views:

@@ -12,7 +12,7 @@ from mmpretrain.registry import MODELS
 from ..config_files import type_name
 from ..teacher_cache.canonical import canonical, first_difference
 from ..teacher_cache.errors import CacheError
-from .cached_training import cached_training_config
+from .cached_training import cached_training_config, check_loads_again
 from .config_errors import ConfigError, prefix_errors
 from .distillation_objective import DistillationObjective
 from .frozen_teacher import FrozenTeacher
@@ -59,7 +59,8 @@ def build_source(
         amp: Whether a teacher without an autocast dtype of its own runs in bfloat16. Default: False.
 
     Raises:
-        ConfigError: It distills nothing, a part of the model is wrong, or its batches cannot be repeated.
+        ConfigError: It distills nothing, a part of the model is wrong, its batches cannot be repeated, or it cannot be
+            written to a file.
     """
     config = deepcopy(config)
     if type_name(config.model) != 'RelationDistiller' or not isinstance(config.model.get('teacher'), Mapping):
@@ -81,6 +82,7 @@ def build_source(
         statistics = InputStatistics.from_preprocessor(model.student.data_preprocessor)
         taps = dict(model.teacher.taps.paths)
         cached = cached_training_config(config, name, folder, num_views, seed, taps)
+        check_loads_again(cached, path)
         fingerprint = teacher_fingerprint(config.model.teacher, statistics)
     return CacheSource(path, config, cached, model.distill, taps, statistics, fingerprint)
 

@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from ..config_files import type_name
-from ..fileio.atomic_backend import AtomicBackend
+from ..fileio.atomic_backend import write_atomically
 from ..fileio.urls import conceal_teacher
 from .config_errors import ConfigError
 from .model_source import ModelSource, find_model
@@ -59,7 +59,27 @@ def write_config(config: Config, path: str | Path, comment: str) -> None:
     Raises:
         WriteError: The file cannot be written.
     """
-    AtomicBackend().put_text(f'# {comment}\n{config.pretty_text}', path)
+    write_atomically(f'# {comment}\n{config.pretty_text}'.encode(), path, 'the same command then continues')
+
+
+def check_loads_again(config: Config, path: str) -> None:
+    """Check that :func:`write_config` writes a file that can be read: mmengine writes some values as no Python.
+
+    Args:
+        config: The config.
+        path: The file that it was made from, for the message.
+
+    Raises:
+        ConfigError: A value of the config cannot be written.
+    """
+    try:
+        Config.fromstring(Config(config.to_dict(), format_python_code=False).pretty_text, '.py')
+    except Exception as error:  # The text is run as code.
+        line = (getattr(error, 'text', None) or '').strip()
+        raise ConfigError(
+            f'{path}: mmengine writes a value of this config in a way that it cannot read, and the training from the '
+            f'cache is a written config. {type(error).__name__}: {error}{line and f": {line}"}'
+        ) from error
 
 
 def _check_loader(config: Config) -> ConfigDict:

@@ -9,14 +9,18 @@ import numpy as np
 def canonical(value: Any) -> Any:
     """Return a setting as JSON reads it back.
 
-    Tuples become lists, classes and functions their names. The scopes that mmengine adds to the settings of another package
-    are left out.
+    Tuples become lists, classes and functions their names. A type that is named with its package is named without it, as
+    mmengine writes the classes of its newer style of configs to a file; the scopes that it adds to the settings of another
+    package are left out.
 
     Args:
         value: A config, or a part of one.
     """
     if isinstance(value, Mapping):
-        return {str(name): canonical(part) for name, part in value.items() if name != '_scope_'}
+        settings = {str(name): canonical(part) for name, part in value.items() if name != '_scope_'}
+        if isinstance(settings.get('type'), str):
+            settings['type'] = settings['type'].rpartition('.')[2]
+        return settings
     if isinstance(value, (list, tuple)):
         return [canonical(part) for part in value]
     if isinstance(value, np.ndarray):

@@ -1,0 +1,127 @@
+"""tools/cache_teacher.py: configs of unusual form, names of files, and outputs that cannot be stored."""
+
+import shlex
+import subprocess
+
+import pytest
+import torch
+from builders import REPOSITORY, write_images
+from cache_tool import cache_teacher, save_teacher, train, write_config
+
+from serkd_mm.distillers.config_errors import ConfigError
+from serkd_mm.teacher_cache import CacheError
+
+pytestmark = pytest.mark.usefixtures('runner_scope')
+
+RELATIONS = ('loss_kd', 'loss_rd', 'loss_ra')
+NEWER_STYLE = """
+from mmengine.config import read_base
+
+with read_base():
+    from .relations import *
+
+from mmengine.dataset import DefaultSampler
+from mmpretrain.datasets import CustomDataset, RandomResizedCrop
+from mmpretrain.models import ClsDataPreprocessor, ImageClassifier, VisionTransformer
+from serkd_mm.distillers import RelationDistiller
+from serkd_mm.mergers import SuperpixelMerger
+from serkd_mm.tokenizers import PatchTokenizer
+
+data_preprocessor.update(type=ClsDataPreprocessor)
+model['data_preprocessor'].update(type=ClsDataPreprocessor)
+model.update(type=RelationDistiller)
+model['teacher']['model'].update(type=ImageClassifier)
+model['teacher']['model']['backbone'].update(type=VisionTransformer)
+model['views']['superpixels'].update(merger=dict(type=SuperpixelMerger, cell=2), tokenizer=dict(type=PatchTokenizer))
+train_dataloader['dataset'].update(type=CustomDataset)
+train_dataloader['dataset']['pipeline'][1].update(type=RandomResizedCrop)
+train_dataloader['sampler'].update(type=DefaultSampler)
+"""
+
+
+@pytest.fixture(scope='module')
+def place(tmp_path_factory):
+    """A folder with images, a teacher and a config."""
+    folder = tmp_path_factory.mktemp('configs')
+    root = write_images(folder / 'images', per_class=2)
+    write_config(folder / 'relations.py', root, save_teacher(folder / 'teacher.pth'), RELATIONS)
+    return folder
+
+
+@pytest.mark.slow
+def test_config_that_imports_its_types_trains_from_its_cache(place, tmp_path, monkeypatch):
+    text = (place / 'relations.py').read_text()
+    # A config of this style imports its modules itself.
+    (place / 'newer.py').write_text(NEWER_STYLE)
+    (place / 'relations.py').write_text(text.replace('custom_imports', 'imported_above'))
+    try:
+        cache_teacher(monkeypatch, place / 'newer.py', '--out', tmp_path, '--views', 1)
+    finally:
+        (place / 'relations.py').write_text(text)
+    assert "type='mmpretrain.models.VisionTransformer'" in (tmp_path / 'train.py').read_text()
+    no_validation = dict.fromkeys(('val_cfg', 'val_dataloader', 'val_evaluator'))
+    train(tmp_path / 'train.py', tmp_path / 'work', **no_validation, **{'train_cfg.max_epochs': 1})
+    # A config that names the same types is one of the same teacher and images.
+    cache_teacher(monkeypatch, place / 'relations.py', '--out', tmp_path, '--views', 1)
+
+
+@pytest.mark.parametrize(
+    ('addition', 'cause'),
+    [
+        ("optim_wrapper = dict(clip_grad=dict(max_norm=float('inf')))", "name 'inf' is not defined"),
+        ('from pathlib import Path', "Path=<class 'pathlib.Path'>"),
+    ],
+)
+def test_config_that_could_not_be_written_is_refused_before_the_work(addition, cause, place, tmp_path, monkeypatch):
+    (tmp_path / 'config.py').write_text(f"_base_ = '{place}/relations.py'\n{addition}\n")
+    with pytest.raises(ConfigError, match=r'config\.py: mmengine writes a value') as error:
+        cache_teacher(monkeypatch, tmp_path / 'config.py', '--out', tmp_path / 'cache', '--views', 1)
+    assert cause in str(error.value)
+    assert not (tmp_path / 'cache').exists()
+
+
+def test_file_of_the_user_is_not_replaced(place, tmp_path, monkeypatch):
+    config = tmp_path / 'train.py'
+    config.write_bytes((place / 'relations.py').read_bytes())
+    with pytest.raises(CacheError, match=r'train\.py was not written by this tool'):
+        cache_teacher(monkeypatch, config, '--out', tmp_path, '--views', 1)
+    assert config.read_bytes() == (place / 'relations.py').read_bytes()
+    assert list(tmp_path.iterdir()) == [config]
+
+
+def test_printed_command_can_be_pasted(place, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    folder = "it's [my] cache [/b]"
+    cache_teacher(monkeypatch, place / 'relations.py', '--out', folder, '--views', 1)
+    printed = capsys.readouterr().out
+    assert f'Teacher cache {folder}' in printed
+    command = shlex.split(printed.splitlines()[-1], comments=True)
+    assert command == ['python', 'tools/train.py', f'{folder}/train.py']
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('layer', 'factor', 'losses', 'message'),
+    [
+        ('head.fc.weight', 1e7, RELATIONS, r'larger than float16 can hold.*Use --dtype float32'),
+        ('backbone.layers.1.ffn.layers.1.weight', 1e38, ('loss_feat', 'loss_kd'), r"teacher's tokens at .* are not finite"),
+    ],
+)
+def test_image_with_outputs_that_cannot_be_stored_is_named(layer, factor, losses, message, place, tmp_path, monkeypatch):
+    state = torch.load(place / 'teacher.pth')
+    torch.save({**state, layer: factor * state[layer]}, tmp_path / 'teacher.pth')
+    config = write_config(tmp_path / 'config.py', place / 'images', tmp_path / 'teacher.pth', losses)
+    with pytest.raises(CacheError, match=rf'images/class\d/\d\.jpg.*{message}'):
+        cache_teacher(monkeypatch, config, '--out', tmp_path / 'cache', '--views', 1)
+
+
+@pytest.mark.parametrize(('script', 'first'), [('dist_cache_teacher.sh', []), ('slurm_cache_teacher.sh', ['part', 'job'])])
+def test_scripts_accept_a_flag_with_its_value_in_one_word(script, first, place, tmp_path, monkeypatch):
+    monkeypatch.setenv('PYTHON', 'echo')
+    monkeypatch.setenv('PATH', f'{tmp_path}:/usr/bin:/bin')
+    monkeypatch.setenv('GPUS', '1')
+    (tmp_path / 'srun').write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / 'srun').chmod(0o755)
+    command = [REPOSITORY / 'tools' / script, *first, place / 'relations.py', '--out=cache']
+    printed = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True).stdout
+    assert printed.rstrip().endswith(f'{place}/relations.py --out=cache')
