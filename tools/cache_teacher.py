@@ -41,7 +41,7 @@ from serkd_mm.hooks.image_error_hook import ErrorContextPipeline
 from serkd_mm.runner import CheckedRunner, check_config
 from serkd_mm.runner.view_checks import check_views
 from serkd_mm.teacher_cache import CacheError, RepeatableViews
-from serkd_mm.teacher_cache.cache_writer import missing_bytes
+from serkd_mm.teacher_cache.cache_writer import missing_bytes, unfinished_shards
 
 WRITTEN = 'Written by tools/cache_teacher.py'
 
@@ -217,7 +217,7 @@ def make(maker: CacheMaker) -> None:
     missing, free = missing_bytes(maker.folder, manifest), free_bytes(maker.folder)
     if is_main_process():
         print_plan(maker, manifest, free)
-    if stored is not None and stored.complete and not missing:
+    if stored is not None and stored.complete and not unfinished_shards(maker.folder, stored):
         print_bases(stored)
         say(f'{maker.folder} is complete')
         return

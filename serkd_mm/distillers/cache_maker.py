@@ -153,7 +153,9 @@ class CacheMaker:
                 'or delete the folder'
             )
         else:
-            stored = None
+            return None
+        for entry in stored.entries:
+            build_format(entry.format, self.folder)  # The file of a basis may be missing or another one.
         return stored
 
     def seconds_per_image(self) -> float:

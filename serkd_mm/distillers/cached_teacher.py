@@ -48,6 +48,7 @@ class CachedTeacher:
             raise ConfigError(f'{CACHE_KEY} must be the path of a folder, but is {self.folder!r}')
         with prefix_errors(f'{CACHE_KEY}={self.folder!r}'):
             self._cache = TeacherCache(self.folder)
+            self._cache.formats  # noqa: B018 (reads the files of bases now, so that an error names the key)
         self._identity = self._cache.manifest.identity
         if not isinstance(preprocessor, ViewPreprocessor):
             raise ConfigError(

@@ -97,8 +97,10 @@ def unfinished_shards(folder: str | Path, manifest: Manifest) -> list[tuple[int,
 
 def missing_bytes(folder: str | Path, manifest: Manifest) -> int:
     """Return how many bytes of records are not written yet."""
-    total = manifest.num_views * manifest.num_positions * manifest.record_bytes
-    return total - sum(path.stat().st_size for path in Path(folder).glob('view_*/shard_*'))
+    written: dict[Path, int] = {}
+    for path in Path(folder).glob('view_*/shard_*'):  # A finished shard may have an unfinished copy, which does not count.
+        written[path.with_suffix('')] = max(path.stat().st_size, written.get(path.with_suffix(''), 0))
+    return manifest.num_views * manifest.num_positions * manifest.record_bytes - sum(written.values())
 
 
 class CacheWriter:

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 import torch
 from builders import REPOSITORY, write_images
-from cache_tool import cache_teacher, save_teacher, train, write_config
+from cache_tool import cache_teacher, records_of, save_teacher, train, write_config
 
 from serkd_mm.distillers.config_errors import ConfigError
 from serkd_mm.teacher_cache import CacheError
@@ -125,3 +125,30 @@ def test_scripts_accept_a_flag_with_its_value_in_one_word(script, first, place, 
     command = [REPOSITORY / 'tools' / script, *first, place / 'relations.py', '--out=cache']
     printed = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True).stdout
     assert printed.rstrip().endswith(f'{place}/relations.py --out=cache')
+
+
+@pytest.mark.slow
+def test_cache_that_lacks_a_file_is_not_called_complete(place, tmp_path, monkeypatch, capsys):
+    config = write_config(tmp_path / 'config.py', place / 'images', place / 'teacher.pth', ('loss_feat', 'loss_kd'))
+    cache = tmp_path / 'cache'
+    arguments = [config, '--out', cache, '--views', 3]
+    cache_teacher(monkeypatch, *arguments)
+    whole = records_of(cache)
+    # A copy beside a finished shard, a shard that was deleted, and one that was killed before it had its final name.
+    shards = [cache / f'view_{view:05d}' / 'shard_00000.bin' for view in range(3)]
+    shards[0].with_suffix('.partial').write_bytes(shards[0].read_bytes())
+    shards[1].unlink()
+    shards[2].rename(shards[2].with_suffix('.partial'))
+    for number in (8, 0):
+        capsys.readouterr()
+        cache_teacher(monkeypatch, *arguments)
+        printed = capsys.readouterr().out
+        assert f'\n{number} images are missing' in printed
+        assert {name: content for name, content in records_of(cache).items() if name.endswith('.bin')} == whole
+        shards[2].rename(shards[2].with_suffix('.partial'))
+    shards[2].with_suffix('.partial').rename(shards[2])
+    (cache / 'basis_0.npz').unlink()
+    with pytest.raises(CacheError, match=r'basis_0\.npz, the basis of stored tokens, cannot be read'):
+        cache_teacher(monkeypatch, *arguments)
+    with pytest.raises(ConfigError, match=r'model\.teacher\.cache=.*: .*basis_0\.npz'):
+        train(cache / 'train.py', tmp_path / 'work')
