@@ -73,8 +73,9 @@ def check_loads_again(config: Config, path: str) -> None:
         ConfigError: A value of the config cannot be written.
     """
     try:
-        Config.fromstring(Config(config.to_dict(), format_python_code=False).pretty_text, '.py')
-    except Exception as error:  # The text is run as code.
+        # As mmengine reads it, but without a copy of the file.
+        exec(Config(config.to_dict(), format_python_code=False).pretty_text, {})
+    except Exception as error:
         line = (getattr(error, 'text', None) or '').strip()
         raise ConfigError(
             f'{path}: mmengine writes a value of this config in a way that it cannot read, and the training from the '
