@@ -17,6 +17,7 @@ from serkd_mm.teacher_cache.formats import build_format
 from serkd_mm.teacher_cache.manifest import HEADER_BYTES, Manifest
 
 _LINE_SECONDS = 60
+_LINE_WIDTH = 140  # Of a file or pipe, which has none.
 
 
 def say(text: str) -> None:
@@ -35,7 +36,7 @@ def print_plan(maker: CacheMaker, manifest: Manifest, free: int) -> None:
     """
     title = f'Teacher cache {maker.folder}'
     table = Table(title=title, title_justify='left', title_style='bold', box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ('loss', 'teacher', 'view', 'stored as', 'bytes'):
+    for column in ('loss', 'teacher', 'source', 'stored as', 'bytes'):
         table.add_column(column, overflow='fold', justify='right' if column == 'bytes' else 'left')
     for entry in manifest.entries:
         parts = [] if entry.tokenizer is None else [entry.tokenizer['type'], entry.merger['type']]
@@ -44,9 +45,10 @@ def print_plan(maker: CacheMaker, manifest: Manifest, free: int) -> None:
         table.add_row(*cells, f'{entry.num_bytes:,}')
     table.add_row('(checksums)', '', '', '', str(HEADER_BYTES))
     Console(markup=False).print(table)  # Brackets belong to the names of folders and taps.
+    views = f'{manifest.num_views} views' if manifest.num_views > 1 else '1 view'
     whole = manifest.num_views * manifest.num_positions * manifest.record_bytes
     print(
-        f'{manifest.num_views} views x {manifest.num_positions:,} images x {manifest.record_bytes:,} bytes = '
+        f'{views} x {manifest.num_positions:,} images x {manifest.record_bytes:,} bytes = '
         f'{gigabytes(whole)}; {gigabytes(free)} free',
         flush=True,
     )
@@ -57,7 +59,7 @@ def print_bases(manifest: Manifest) -> None:
     for entry in manifest.entries:
         if entry.format['type'] == 'BasisFormat':
             say(
-                f'{_stored_as(entry.format)}: loses {entry.format["relative_error"]:.2%} of the variance of the tokens, a '
+                f'{_stored_as(entry.format)}: loses {entry.format["relative_error"]:.2g} of the variance of the tokens, a '
                 f'mean squared error of {entry.format["mean_squared_error"]:.3g} (on images that it was not fitted to)'
             )
 

@@ -121,7 +121,14 @@ class CachedTeacher:
     def _check_teacher(self, config: Mapping, student_statistics: InputStatistics) -> None:
         if config.get('model') is None:
             return
-        found = teacher_differences(self._cache.manifest.teacher, teacher_fingerprint(config, student_statistics))
+        try:
+            present = teacher_fingerprint(config, student_statistics)
+        except ConfigError as error:
+            raise ConfigError(
+                f'{error} With {CACHE_KEY}, the model is only compared with that of the cache. If it is not on this '
+                f'machine, set {TEACHER_KEY}.model=None'
+            ) from error
+        found = teacher_differences(self._cache.manifest.teacher, present)
         if found:
             raise ConfigError(
                 f'{CACHE_KEY}={self.folder!r} was made with another teacher: {"; ".join(found)}. Make a cache with this '

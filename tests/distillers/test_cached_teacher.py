@@ -127,6 +127,7 @@ def test_records_are_decoded_once_however_many_losses_read_them(tmp_path, monkey
             r'loss_rd .*SuperpixelMerger\(cell=1.*does not hold.*SuperpixelMerger\(cell=2',
         ),
         (dict(losses__loss_rrd=dict(type='RRDLoss', on='patches')), r'loss_rrd .*reads mean of .*CONFIG CONFIG'),
+        (dict(teacher__model='gone.py'), r"model\.teacher\.model='gone\.py'.*no such file.*set model\.teacher\.model=None"),
         (dict(teacher__chache='x'), r'model\.teacher\.chache is not a setting'),
     ],
 )

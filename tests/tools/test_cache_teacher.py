@@ -69,7 +69,7 @@ def test_options_choose_the_formats(options, place, tmp_path, monkeypatch, capsy
     if '--rank' in options:
         assert [form['type'] for form in formats] == ['BasisFormat', 'TopKFormat', 'TriangleFormat']
         assert (formats[0]['rank'], formats[1]['k']) == (8, 2)
-        assert f'loses {formats[0]["relative_error"]:.2%} of the variance' in printed
+        assert f'loses {formats[0]["relative_error"]:.2g} of the variance' in printed
         assert 0 < formats[0]['relative_error'] < 1
     else:
         assert [(form['type'], form['shape']) for form in formats[:2]] == [('DenseFormat', [16, 24]), ('DenseFormat', [4])]
