@@ -26,8 +26,14 @@ def read_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
 
     Raises:
         OSError: The file, or one that it inherits from, does not exist.
-        ConfigFileError: It cannot be read as a config, or has no place for an option.
+        ConfigFileError: It cannot be read as a config, has no place for an option, or belongs to a teacher cache that is not
+            complete.
     """
+    if not Path(path).is_file() and (Path(path).parent / 'manifest.json').is_file():
+        raise ConfigFileError(
+            f'{path}: there is no such file in the teacher cache {Path(path).parent}. It is written when the cache is complete: '
+            'run the tools/cache_teacher.py command again, it goes on where it was'
+        )
     try:
         config = Config.fromfile(path)
     except (UserError, FileNotFoundError):

@@ -44,7 +44,8 @@ def print_plan(maker: CacheMaker, manifest: Manifest, free: int) -> None:
         cells = [losses, entry.tap, ', '.join(parts) or '-', _stored_as(entry.format)]
         table.add_row(*cells, f'{entry.num_bytes:,}')
     table.add_row('(checksums)', '', '', '', str(HEADER_BYTES))
-    Console(markup=False).print(table)  # Brackets belong to the names of folders and taps.
+    width = None if sys.stdout.isatty() else _LINE_WIDTH
+    Console(markup=False, width=width).print(table)  # Brackets belong to the names of folders and taps.
     views = f'{manifest.num_views} views' if manifest.num_views > 1 else '1 view'
     whole = manifest.num_views * manifest.num_positions * manifest.record_bytes
     print(

@@ -3,6 +3,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.logging import print_log
 from mmpretrain.structures import DataSample
 from torch import nn
 
@@ -35,6 +36,7 @@ class CachedTeacher:
 
     Attributes:
         folder: The folder of the cache.
+        identity: Checksum of its manifest.
 
     Raises:
         ConfigError: There is no complete cache in the folder, it was made with another teacher, or it does not hold what a
@@ -49,7 +51,7 @@ class CachedTeacher:
         with prefix_errors(f'{CACHE_KEY}={self.folder!r}'):
             self._cache = TeacherCache(self.folder)
             self._cache.formats  # noqa: B018 (reads the files of bases now, so that an error names the key)
-        self._identity = self._cache.manifest.identity
+        self.identity, self._is_announced = self._cache.manifest.identity, False
         if not isinstance(preprocessor, ViewPreprocessor):
             raise ConfigError(
                 f'{CACHE_KEY}: records belong to given pictures, mixed with given mates. Set data_preprocessor.type='
@@ -89,7 +91,7 @@ class CachedTeacher:
         parts = [one.encode(one.example(len(data_samples), generator)) for one in formats]
         for sample, record in zip(data_samples, np.concatenate(parts, axis=1), strict=True):
             sample.set_field(record, 'teacher_record', field_type='metainfo')
-            sample.set_field(self._identity, 'teacher_cache_id', field_type='metainfo')
+            sample.set_field(self.identity, 'teacher_cache_id', field_type='metainfo')
 
     def stored_outputs(self) -> list[tuple[list[str], str, int]]:
         """List losses, format and bytes of an image for each output that is read; for reports."""
@@ -100,7 +102,11 @@ class CachedTeacher:
         return [(names, str(formats[number]), formats[number].num_bytes) for number, names in losses.items()]
 
     def load(self) -> None:
-        """Do nothing: the cache was opened when the model was built."""
+        """Log where the outputs are read from; the cache was opened when the model was built."""
+        if not self._is_announced:
+            views, images = self._cache.manifest.num_views, self._cache.manifest.num_images
+            print_log(f"The teacher's outputs are read from {self.folder}: {views} views of {images:,} images", 'current')
+            self._is_announced = True
 
     def __deepcopy__(self, memo: dict) -> 'CachedTeacher':
         """Return itself: a copy of the distiller reads the same cache."""
@@ -109,7 +115,7 @@ class CachedTeacher:
     def _stack(self, data_samples: Sequence[DataSample]) -> torch.Tensor:
         """The records ``(B, num_bytes)`` of a batch."""
         identities = {sample.get('teacher_cache_id') for sample in data_samples}
-        if identities != {self._identity}:
+        if identities != {self.identity}:
             problem = 'have no records' if identities == {None} else 'have the records of another cache'
             raise ConfigError(
                 f'{CACHE_KEY}={self.folder!r}: the images {problem}. Set train_dataloader as in the config that '

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmengine.runner.base_loop import BaseLoop
 from mmpretrain.registry import HOOKS
@@ -21,8 +22,8 @@ class ResumeCheckHook(Hook):
 
     Checked are: that the file holds the state of the optimizer (``best_*.pth`` does not); that its entries are those of the
     model, by name and shape; that it was saved at the end of an epoch, if the training counts epochs; and that the number
-    of ranks, the batch size, the number of accumulated iterations and the iterations per epoch are the same. Checkpoints
-    record them; a file that does not is resumed with a warning.
+    of ranks, the batch size, the number of accumulated iterations, the iterations per epoch and the teacher cache, if any,
+    are the same. Checkpoints record them; a file that does not is resumed with a warning.
 
     With ``load_from`` and without resuming, a file may hold any part of the model. If it holds entries below ``distill.``,
     those that do not fit are reported.
@@ -41,6 +42,7 @@ class ResumeCheckHook(Hook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Record what a run that resumes must have in common with this one."""
         checkpoint['meta']['training_setup'] = TrainingSetup.from_runner(runner).as_dict()
+        checkpoint['meta']['teacher_cache'] = _cache_identity(runner)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Check a checkpoint that a training is about to resume or to start from.
@@ -76,6 +78,15 @@ class ResumeCheckHook(Hook):
                 f'was trained with, or start a new training from its weights with load_from={str(file)!r} and without '
                 '--resume'
             )
+        recorded, identity = checkpoint['meta'].get('teacher_cache'), _cache_identity(runner)
+        if 'teacher_cache' in checkpoint['meta'] and recorded != identity:
+            saved, present = ('a teacher cache' if one else 'the teacher itself' for one in (recorded, identity))
+            raise ResumeError(
+                f'--resume {file}: that run was trained with {saved}, and this one is with '
+                f'{"another cache" if recorded and identity else present}, so other images and targets would follow. Resume '
+                f'with the config that it was trained with, or start a new training from its weights with '
+                f'load_from={str(file)!r} and without --resume'
+            )
         before, now = checkpoint['meta'].get('training_setup'), TrainingSetup.from_runner(runner)
         if before is None:
             runner.logger.warning(
@@ -99,6 +110,12 @@ class ResumeCheckHook(Hook):
             f'{file}: {before.differences(now)}. The training continues at epoch {checkpoint["meta"]["epoch"]}, iteration '
             f'{checkpoint["meta"]["iter"]} of this setup.'
         )
+
+
+def _cache_identity(runner: Runner) -> str | None:
+    """Return the checksum of the teacher cache that the model reads, None without one."""
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    return getattr(getattr(model, 'teacher', None), 'identity', None)
 
 
 def _check_position(file: Path, meta: dict, setup: TrainingSetup) -> None:

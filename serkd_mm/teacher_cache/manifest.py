@@ -133,6 +133,11 @@ class Manifest:
         try:
             content = json.loads(path.read_bytes())
         except (FileNotFoundError, NotADirectoryError) as error:
+            if not Path(folder).exists():
+                raise CacheError(
+                    f'{folder}: there is no such folder. If the cache was moved, set model.teacher.cache and '
+                    'train_dataloader.dataset.cache to its new path'
+                ) from error
             raise CacheError(
                 f'{folder} holds no {_FILE_NAME}, so it is no teacher cache. Make one with tools/cache_teacher.py'
             ) from error
