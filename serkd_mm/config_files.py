@@ -31,8 +31,8 @@ def read_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
     """
     if not Path(path).is_file() and (Path(path).parent / 'manifest.json').is_file():
         raise ConfigFileError(
-            f'{path}: there is no such file in the teacher cache {Path(path).parent}. It is written when the cache is complete: '
-            'run the tools/cache_teacher.py command again, it goes on where it was'
+            f'{path}: there is no such file in this teacher cache. It is written when the cache is complete: run the '
+            'tools/cache_teacher.py command again, it goes on where it was'
         )
     try:
         config = Config.fromfile(path)

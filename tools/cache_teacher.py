@@ -7,12 +7,13 @@
 
 Writes DIR/train.py, or DIR/CONFIG_NAME.py for each of several configs: the same training, which reads DIR instead of
 running the teacher. Epoch e trains on view e mod K. The configs must have the same teacher and images. Killed at any moment,
-the same command goes on where it was.
+the same command goes on where it was. Flags that are left out are those of the cache in DIR, if there is one.
 """
 
 import argparse
 import shlex
 import shutil
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -32,7 +33,7 @@ import serkd_mm  # noqa: F401  (registers the components, and reports a missing 
 from serkd_mm.config_files import OptionsAction, read_config
 from serkd_mm.distillers.cache_maker import CacheMaker, CacheOptions
 from serkd_mm.distillers.cache_sources import CacheSource, build_source, check_same_source
-from serkd_mm.distillers.cached_training import write_config
+from serkd_mm.distillers.cached_training import config_text, write_config
 from serkd_mm.distillers.config_errors import prefix_errors
 from serkd_mm.errors import one_line_errors, raise_on_all_ranks
 from serkd_mm.fileio.run_lock import RunLock
@@ -40,10 +41,11 @@ from serkd_mm.hooks.data_errors import innermost_datasets
 from serkd_mm.hooks.image_error_hook import ErrorContextPipeline
 from serkd_mm.runner import CheckedRunner, check_config
 from serkd_mm.runner.view_checks import check_views
-from serkd_mm.teacher_cache import CacheError, RepeatableViews
+from serkd_mm.teacher_cache import CacheError, Manifest, RepeatableViews
 from serkd_mm.teacher_cache.cache_writer import missing_bytes, unfinished_shards
 
 WRITTEN = 'Written by tools/cache_teacher.py'
+DEFAULTS = {'views': 10, 'seed': 0, 'dtype': 'float16', 'tokens': 'pca', 'rank': 192, 'top_k': None}
 
 
 def parse_args() -> argparse.Namespace:
@@ -51,20 +53,15 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('configs', nargs='+', metavar='CONFIG', help='distillation configs')
     parser.add_argument('--out', metavar='DIR', help='folder of the cache')
-    parser.add_argument(
-        '--views', type=positive, default=10, metavar='K', help='augmented views of the images (default: 10)'
-    )
-    parser.add_argument('--seed', type=not_negative, default=0, help='seed of the views (default: 0)')
-    parser.add_argument(
-        '--dtype', choices=['float16', 'float32'], default='float16', help='number format (default: float16)'
-    )
+    parser.add_argument('--views', type=positive, metavar='K', help='augmented views of the images (default: 10)')
+    parser.add_argument('--seed', type=not_negative, help='seed of the views (default: 0)')
+    parser.add_argument('--dtype', choices=['float16', 'float32'], help='number format (default: float16)')
     parser.add_argument(
         '--tokens',
         choices=['pca', 'full'],
-        default='pca',
         help='tokens for FeatureL2Loss: int8 coefficients of principal components, or all of them (default: pca)',
     )
-    parser.add_argument('--rank', type=positive, default=192, metavar='R', help='principal components (default: 192)')
+    parser.add_argument('--rank', type=positive, metavar='R', help='principal components (default: 192)')
     parser.add_argument('--top-k', type=positive, metavar='K', help='store the K largest logits (default: all)')
     parser.add_argument('--batch-size', type=positive, metavar='B', help="images of a batch (default: the config's)")
     parser.add_argument(
@@ -78,7 +75,29 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.out is None:
         parser.error('--out DIR is missing')
+    for name, default in {**DEFAULTS, **stored_options(args.out)}.items():
+        if getattr(args, name) is None:
+            setattr(args, name, default)
     return args
+
+
+def stored_options(folder: str) -> dict:
+    """What the flags were that made the cache in a folder, so that they need not be repeated; empty without one."""
+    if not (Path(folder) / 'manifest.json').is_file():
+        return {}
+    manifest = Manifest.load(folder)
+    formats = [entry.format for entry in manifest.entries]
+    ranks = [form['rank'] for form in formats if form['type'] == 'BasisFormat']
+    top_k = [form['k'] for form in formats if form['type'] == 'TopKFormat' and form['k'] > 1]
+    whole = not ranks and any(entry.content == 'features' for entry in manifest.entries)
+    return {
+        'views': manifest.num_views,
+        'seed': manifest.seed,
+        'dtype': manifest.dtype,
+        'tokens': 'full' if whole else 'pca',
+        'rank': max(ranks, default=DEFAULTS['rank']),
+        'top_k': max(top_k, default=None),
+    }
 
 
 def positive(text: str) -> int:
@@ -181,6 +200,11 @@ def check_targets(configs: list[str], out: str) -> None:
             raise CacheError(f'{path} was not written by this tool, which would replace it. Move it, or use another --out')
 
 
+def comment(source: CacheSource, out: str) -> str:
+    """First line of the config of a training from the cache."""
+    return f'{WRITTEN} from {source.path}: reads {out} instead of running the teacher.'
+
+
 def build_maker(args: argparse.Namespace, sources: list[CacheSource], folder: Path) -> CacheMaker:
     """Build the views of the images and the teacher."""
     loader = sources[0].config.train_dataloader
@@ -245,10 +269,19 @@ def free_bytes(folder: Path) -> int:
 
 
 def write_configs(sources: list[CacheSource], out: str) -> None:
-    """Write the trainings that read the cache, and print how to start them."""
+    """Write the trainings that read the cache, and print how to start them.
+
+    Raises:
+        CacheError: A config would be replaced that was edited since it was written, or was written for another training.
+    """
     for source in sources:
         path = target(source.path, [source.path for source in sources], out)
-        write_config(source.cached, path, f'{WRITTEN} from {source.path}: reads {out} instead of running the teacher.')
+        if Path(path).exists() and Path(path).read_text(encoding='utf-8') != config_text(source.cached, comment(source, out)):
+            raise CacheError(
+                f'The cache is complete. {path} was edited, or was written for another config or with other flags, and would '
+                f"be replaced: move it. To change settings, write a child config with _base_ = '{path}'"
+            )
+        write_config(source.cached, path, comment(source, out))
         shown = shlex.quote(path)
         print(f'python tools/train.py {shown}  # or: tools/dist_train.sh {shown} GPUS')
 
@@ -272,5 +305,9 @@ def check(maker: CacheMaker, count: int) -> None:
 
 if __name__ == '__main__':
     with one_line_errors():
-        main()
+        try:
+            main()
+        except KeyboardInterrupt:
+            print('interrupted: the same command goes on where it was', file=sys.stderr)
+            raise SystemExit(130) from None
         mmpretrain_tools.end_process_group()

@@ -59,7 +59,12 @@ def write_config(config: Config, path: str | Path, comment: str) -> None:
     Raises:
         WriteError: The file cannot be written.
     """
-    write_atomically(f'# {comment}\n{config.pretty_text}'.encode(), path, 'the same command then continues')
+    write_atomically(config_text(config, comment).encode(), path, 'the same command then continues')
+
+
+def config_text(config: Config, comment: str) -> str:
+    """Return the text that :func:`write_config` writes."""
+    return f'# {comment}\n{config.pretty_text}'
 
 
 def check_loads_again(config: Config, path: str) -> None:

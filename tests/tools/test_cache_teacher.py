@@ -14,6 +14,7 @@ from cache_tool import cache_teacher, records_of, run, save_teacher, train, writ
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
+from serkd_mm.config_files import read_config
 from serkd_mm.distillers.config_errors import ConfigError
 from serkd_mm.errors import UserError
 from serkd_mm.teacher_cache import CacheError, Manifest
@@ -289,3 +290,43 @@ def wait_for(path, process):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+@slow
+def test_flags_come_from_the_cache_and_edited_configs_stay(place, tmp_path, monkeypatch, capsys):
+    cache = tmp_path / 'cache'
+    cache_teacher(monkeypatch, place / 'whole.py', '--out', cache, '--views', 2, '--seed', 3, '--rank', 8, '--top-k', 2)
+    cache_teacher(monkeypatch, place / 'whole.py', '--out', cache, '--check', 3)
+    assert '3 records of' in capsys.readouterr().out
+    written = (cache / 'train.py').read_text()
+    cache_teacher(monkeypatch, place / 'whole.py', '--out', cache)
+    assert (cache / 'train.py').read_text() == written
+    with pytest.raises(CacheError, match='num_views was 2 and is 4'):
+        cache_teacher(monkeypatch, place / 'whole.py', '--out', cache, '--views', 4)
+    with pytest.raises(CacheError, match=r'train\.py was edited, or was written for another config.*child config'):
+        cache_teacher(monkeypatch, place / 'relations.py', '--out', cache)
+    (cache / 'train.py').write_text(written + 'randomness = dict(seed=1)\n')
+    with pytest.raises(CacheError, match=r'train\.py was edited'):
+        cache_teacher(monkeypatch, place / 'whole.py', '--out', cache)
+    assert (cache / 'train.py').read_text() != written
+
+
+@slow
+def test_resuming_from_another_cache_is_refused(place, tmp_path, monkeypatch):
+    for views in (1, 2):
+        cache_teacher(monkeypatch, place / 'relations.py', '--out', tmp_path / f'cache{views}', '--views', views)
+    train(tmp_path / 'cache1' / 'train.py', tmp_path / 'work', **{'train_cfg.max_epochs': 1})
+    start = {'resume': True, 'load_from': str(tmp_path / 'work' / 'epoch_1.pth')}
+    train(tmp_path / 'cache1' / 'train.py', tmp_path / 'work', **start)
+    with pytest.raises(UserError, match='was trained with a teacher cache, and this one is with another cache'):
+        train(tmp_path / 'cache2' / 'train.py', tmp_path / 'work', **start)
+    with pytest.raises(UserError, match='was trained with a teacher cache, and this one is with the teacher itself'):
+        train(tmp_path / 'cache1' / 'train.py', tmp_path / 'work', **start, **LIVE)
+
+
+def test_missing_config_of_an_unfinished_cache_says_what_to_do(tmp_path):
+    (tmp_path / 'manifest.json').write_text('{}')
+    with pytest.raises(UserError, match=r'train\.py: .* It is written when the cache is complete: run the .* again'):
+        read_config(tmp_path / 'train.py')
+    with pytest.raises(CacheError, match=r'there is no such folder\. If the cache was moved, set model\.teacher\.cache'):
+        Manifest.load(tmp_path / 'moved')
