@@ -276,7 +276,9 @@ def write_configs(sources: list[CacheSource], out: str) -> None:
     """
     for source in sources:
         path = target(source.path, [source.path for source in sources], out)
-        if Path(path).exists() and Path(path).read_text(encoding='utf-8') != config_text(source.cached, comment(source, out)):
+        if Path(path).exists() and Path(path).read_text(encoding='utf-8') != config_text(
+            source.cached, comment(source, out)
+        ):
             raise CacheError(
                 f'The cache is complete. {path} was edited, or was written for another config or with other flags, and would '
                 f"be replaced: move it. To change settings, write a child config with _base_ = '{path}'"
