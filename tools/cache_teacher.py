@@ -276,12 +276,11 @@ def write_configs(sources: list[CacheSource], out: str) -> None:
     """
     for source in sources:
         path = target(source.path, [source.path for source in sources], out)
-        if Path(path).exists() and Path(path).read_text(encoding='utf-8') != config_text(
-            source.cached, comment(source, out)
-        ):
+        text = config_text(source.cached, comment(source, out))
+        if Path(path).exists() and Path(path).read_text(encoding='utf-8') != text:
             raise CacheError(
-                f'The cache is complete. {path} was edited, or was written for another config or with other flags, and would '
-                f"be replaced: move it. To change settings, write a child config with _base_ = '{path}'"
+                f'The cache is complete. {path} was edited, or was written for another config or with other flags, and '
+                f"would be replaced: move it. For other settings, write a child config with _base_ = '{path}'"
             )
         write_config(source.cached, path, comment(source, out))
         shown = shlex.quote(path)
