@@ -22,7 +22,7 @@ class ViewPreprocessor(ClsDataPreprocessor):
         settings: Settings of ``ClsDataPreprocessor``. Labels of mixed images need ``to_onehot=True`` and ``num_classes``.
 
     Raises:
-        CacheError: There are batch augmentations.
+        CacheError: There are batch augmentations, or images are padded.
     """
 
     def __init__(self, batch_augments: Mapping | None = None, **settings: Any) -> None:
@@ -33,6 +33,11 @@ class ViewPreprocessor(ClsDataPreprocessor):
                 f'train_dataloader.dataset=dict(type="RepeatableViews", augments={dict(batch_augments)!r}, ...)'
             )
         super().__init__(**settings)
+        if self.pad_size_divisor > 1:
+            raise CacheError(
+                f'data_preprocessor.pad_size_divisor={self.pad_size_divisor}: a cache does not record how images are padded. '
+                'Crop or resize them to a multiple of it in the pipeline, and leave the setting out'
+            )
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Preprocess a batch, and mix its pairs.

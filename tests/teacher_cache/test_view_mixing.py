@@ -8,7 +8,7 @@ from mmpretrain.models.utils.batch_augments import CutMix, RandomBatchAugment
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
-from serkd_mm.teacher_cache import CacheError
+from serkd_mm.teacher_cache import CacheError, ViewPreprocessor
 from serkd_mm.teacher_cache.view_mixing import PairMixing, ViewMix, mix_images, mix_scores
 
 AUGMENTS = {
@@ -163,3 +163,8 @@ def test_mates_of_different_sizes_are_refused():
         sample.set_field(mix, 'view_mix', field_type='metainfo')
     with pytest.raises(CacheError, match=r'have the shapes \(3, 8, 8\) and \(3, 8, 9\) after the pipeline'):
         preprocessor(dict(inputs=images, data_samples=samples), training=True)
+
+
+def test_padding_is_refused():
+    with pytest.raises(CacheError, match=r'pad_size_divisor=32: a cache does not record'):
+        ViewPreprocessor(pad_size_divisor=32)
