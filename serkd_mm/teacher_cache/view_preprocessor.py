@@ -35,8 +35,8 @@ class ViewPreprocessor(ClsDataPreprocessor):
         super().__init__(**settings)
         if self.pad_size_divisor > 1:
             raise CacheError(
-                f'data_preprocessor.pad_size_divisor={self.pad_size_divisor}: a cache does not record how images are padded. '
-                'Crop or resize them to a multiple of it in the pipeline, and leave the setting out'
+                f'data_preprocessor.pad_size_divisor={self.pad_size_divisor}: no cache records how images are padded: '
+                'crop or resize them to a multiple of it in the pipeline, and leave the setting out'
             )
 
     def forward(self, data: dict, training: bool = False) -> dict:

@@ -166,5 +166,5 @@ def test_mates_of_different_sizes_are_refused():
 
 
 def test_padding_is_refused():
-    with pytest.raises(CacheError, match=r'pad_size_divisor=32: a cache does not record'):
+    with pytest.raises(CacheError, match=r'pad_size_divisor=32: no cache records'):
         ViewPreprocessor(pad_size_divisor=32)
