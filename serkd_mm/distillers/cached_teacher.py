@@ -105,7 +105,7 @@ class CachedTeacher:
         """Log where the outputs are read from; the cache was opened when the model was built."""
         if not self._is_announced:
             views, images = self._cache.manifest.num_views, self._cache.manifest.num_images
-            print_log(f"The teacher's outputs are read from {self.folder}: {views} views of {images:,} images", 'current')
+            print_log(f"The teacher's outputs are read from {self.folder}: {images:,} images, views: {views}", 'current')
             self._is_announced = True
 
     def __deepcopy__(self, memo: dict) -> 'CachedTeacher':

@@ -64,9 +64,10 @@ def test_differences_in_words():
 
 
 def test_folder_that_is_no_cache_is_refused(tmp_path):
-    for folder in (tmp_path, tmp_path / 'missing'):
-        with pytest.raises(CacheError, match=rf'^{folder} holds no manifest.json, so it is no teacher cache. Make one '):
-            Manifest.load(folder)
+    with pytest.raises(CacheError, match=rf'^{tmp_path} holds no manifest.json, so it is no teacher cache. Make one '):
+        Manifest.load(tmp_path)
+    with pytest.raises(CacheError, match=rf'^{tmp_path}/missing: there is no such folder. If the cache was moved, set '):
+        Manifest.load(tmp_path / 'missing')
 
 
 @pytest.mark.parametrize(

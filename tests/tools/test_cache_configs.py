@@ -62,6 +62,7 @@ def test_config_that_imports_its_types_trains_from_its_cache(place, tmp_path, mo
     no_validation = dict.fromkeys(('val_cfg', 'val_dataloader', 'val_evaluator'))
     train(tmp_path / 'train.py', tmp_path / 'work', **no_validation, **{'train_cfg.max_epochs': 1})
     # A config that names the same types is one of the same teacher and images.
+    (tmp_path / 'train.py').unlink()
     cache_teacher(monkeypatch, place / 'relations.py', '--out', tmp_path, '--views', 1)
 
 
