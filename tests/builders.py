@@ -3,8 +3,10 @@
 import copy
 import functools
 import itertools
+import multiprocessing
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -237,6 +239,46 @@ def run_python(*arguments, cwd: Path = REPOSITORY, succeed: bool = True, **envir
     )
     assert (done.returncode == 0) == succeed, done.stdout[-2000:] + done.stderr[-6000:]
     return done.stdout if succeed else done.stderr
+
+
+def run_command(*command, cwd: Path = REPOSITORY, succeed: bool = True, timeout: int = 600, **environment: str) -> str:
+    """Run a command on the CPU, with one thread, and return its output.
+
+    Args:
+        command: The command and its arguments.
+        cwd: Working directory.
+        succeed: Whether the command must succeed or fail.
+        timeout: Seconds after which it is ended.
+        environment: Environment variables in addition to those of the tests.
+    """
+    settings = {'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '-1', 'PORT': str(free_port())}
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env={**os.environ, **settings, **environment},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=timeout,
+        check=False,
+    )
+    assert (done.returncode == 0) == succeed, done.stdout[-6000:]
+    return done.stdout
+
+
+def free_port() -> int:
+    """Return a port that no process listens to."""
+    with socket.socket() as server:
+        server.bind(('127.0.0.1', 0))
+        return server.getsockname()[1]
+
+
+def in_process(function) -> int:
+    """Run a function in a forked process, and return its exit code."""
+    process = multiprocessing.get_context('fork').Process(target=function)
+    process.start()
+    process.join()
+    return process.exitcode
 
 
 def copy_repository(folder: Path) -> Path:

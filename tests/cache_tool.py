@@ -1,18 +1,18 @@
 """Run tools/cache_teacher.py in this process, and trainings of what it writes."""
 
-import os
-import socket
-import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
-from builders import REPOSITORY, TEACHER, training_config
+from builders import REPOSITORY, TEACHER, run_command, training_config
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmpretrain.registry import MODELS
 
 from serkd_mm.runner import CheckedRunner, check_config
+
+run = partial(run_command, timeout=300, PYTHONWARNINGS='ignore')
 
 
 def save_teacher(path, seed=7):
@@ -60,23 +60,3 @@ def train(path, work_dir, **changes):
 def records_of(folder):
     """The content of all record files by name."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(Path(folder).glob('view_*/*'))}
-
-
-def run(*command, succeed=True, **environment):
-    """Run a command in a process of its own, and return its output."""
-    with socket.socket() as server:
-        server.bind(('127.0.0.1', 0))
-        port = server.getsockname()[1]
-    settings = {'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '-1', 'PORT': str(port)}
-    done = subprocess.run(
-        [str(part) for part in command],
-        cwd=REPOSITORY,
-        env={**os.environ, 'PYTHONWARNINGS': 'ignore', **settings, **environment},
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=300,
-        check=False,
-    )
-    assert (done.returncode == 0) == succeed, done.stdout[-6000:]
-    return done.stdout

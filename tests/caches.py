@@ -15,6 +15,7 @@ from serkd_mm.distillers.teacher_fingerprint import teacher_fingerprint
 from serkd_mm.teacher_cache import Entry, Manifest, ShardWriter, TeacherCache
 from serkd_mm.teacher_cache.formats import BasisFormat, MeanFormat, TriangleFormat
 from serkd_mm.teacher_cache.token_basis import fit_basis
+from serkd_mm.teacher_cache.view_records import set_record
 
 VIEW_PREPROCESSOR = dict(PREPROCESSOR, type='ViewPreprocessor')
 
@@ -137,6 +138,5 @@ def samples_with_records(folder: Path, samples: list[DataSample]) -> list[DataSa
     """Give each sample the record of its position, as the data set does."""
     cache = TeacherCache(folder)
     for position, sample in enumerate(samples):
-        sample.set_field(cache.record(0, position)[1], 'teacher_record', field_type='metainfo')
-        sample.set_field(cache.manifest.identity, 'teacher_cache_id', field_type='metainfo')
+        set_record(sample, cache.record(0, position)[1], cache.manifest.identity)
     return samples

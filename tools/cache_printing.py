@@ -15,6 +15,7 @@ from rich.table import Table
 from serkd_mm.distillers.cache_maker import CacheMaker
 from serkd_mm.teacher_cache.formats import build_format
 from serkd_mm.teacher_cache.manifest import HEADER_BYTES, Manifest
+from serkd_mm.teacher_cache.token_basis import describe_basis
 
 _LINE_SECONDS = 60
 _LINE_WIDTH = 140  # Of a file or pipe, which has none.
@@ -110,6 +111,5 @@ class ProgressReport:
 def _stored_as(settings: Mapping[str, Any]) -> str:
     """How an output is stored, in words; a basis may not be fitted yet."""
     if settings['type'] == 'BasisFormat':
-        tokens, channels = settings['shape']
-        return f'{tokens} x {channels} as PCA of {settings["rank"]} dimensions, int8'
+        return describe_basis(*settings['shape'], settings['rank'])
     return str(build_format(dict(settings), ''))

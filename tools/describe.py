@@ -30,6 +30,7 @@ from serkd_mm.distillers.config_errors import ConfigError
 from serkd_mm.distillers.targets import Targets
 from serkd_mm.errors import one_line_errors
 from serkd_mm.runner import check_config
+from serkd_mm.teacher_cache.token_basis import describe_basis
 from serkd_mm.tokenizers import Feature
 
 NUM_IMAGES = 2
@@ -257,10 +258,10 @@ def planned_outputs(model: nn.Module, teacher: Mapping[str, Feature]) -> list[tu
     rows = []
     for output in outputs:
         tensor, _ = output.compute(features)
-        if output.content == 'tokens' and tensor.ndim == 3:
+        if output.needs_basis(tensor):
             tokens, channels = tensor.shape[1:]
             rank = min(CacheOptions.rank, channels)
-            rows.append((output.losses, f'{tokens} x {channels} as PCA of {rank} dimensions, int8', tokens * rank))
+            rows.append((output.losses, describe_basis(tokens, channels, rank), tokens * rank))
         else:
             form = output.format(tensor, CacheOptions.dtype, CacheOptions.top_k)
             rows.append((output.losses, str(form), form.num_bytes))

@@ -8,9 +8,10 @@ from mmpretrain.structures import DataSample
 from torch import nn
 
 from ..teacher_cache.errors import CacheError
-from ..teacher_cache.image_batches import image_name, load_images
+from ..teacher_cache.image_batches import load_images
 from ..teacher_cache.repeatable_views import RepeatableViews
 from ..teacher_cache.token_basis import fit_basis
+from ..teacher_cache.view_records import image_name
 from .teacher_encoder import TeacherEncoder
 
 NUM_IMAGES = 256

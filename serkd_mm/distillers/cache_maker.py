@@ -18,7 +18,7 @@ from ..teacher_cache.errors import CacheError
 from ..teacher_cache.fingerprints import data_differences, data_fingerprint, version_differences, versions
 from ..teacher_cache.formats import build_format
 from ..teacher_cache.image_batches import load_images
-from ..teacher_cache.manifest import Entry, Manifest
+from ..teacher_cache.manifest import Entry, Manifest, serves
 from ..teacher_cache.record_files import TeacherCache
 from ..teacher_cache.repeatable_views import RepeatableViews
 from .basis_fitting import fit_bases
@@ -237,7 +237,7 @@ class CacheMaker:
         inputs = self.preprocessor(data, training=True)['inputs']
         entries: list[Entry] = []
         for number, (output, (tensor, grid)) in enumerate(zip(self.outputs, self.encoder.compute(inputs), strict=True)):
-            if output.content == 'tokens' and tensor.ndim == 3:
+            if output.needs_basis(tensor):
                 settings, size = self._basis_settings(number, *tensor.shape[1:])
             else:
                 try:
@@ -319,7 +319,7 @@ def _serves(stored: Entry, wanted: Entry) -> bool:
     if (stored.tap, stored.tokenizer, stored.merger) != (wanted.tap, wanted.tokenizer, wanted.merger):
         return False
     if stored.content != wanted.content:
-        return stored.content == 'features' or (stored.content, wanted.content) == ('logits', 'class')
+        return serves(stored.content, wanted.content)
     # A basis that is not fitted yet has no hash, and its file may have another number.
     return {**wanted.format, 'basis': stored.format.get('basis')}.items() <= {'basis': None, **stored.format}.items()
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from ..teacher_cache.canonical import canonical
 from ..teacher_cache.formats import DenseFormat, MeanFormat, RecordFormat, TopKFormat, TriangleFormat
+from ..teacher_cache.manifest import serves
 from ..tokenizers import Feature
 from .config_errors import ConfigError
 from .distillation_objective import DistillationObjective
@@ -48,8 +49,16 @@ class TeacherOutput:
         grid = merger(tokenizer(features[self.tap]))
         return grid.flatten(2).mT, tuple(grid.shape[2:])
 
+    def needs_basis(self, tensor: torch.Tensor) -> bool:
+        """Return whether this output is stored by a basis, which is fitted to images.
+
+        Args:
+            tensor: The output for some images.
+        """
+        return self.content == 'tokens' and tensor.ndim == 3
+
     def format(self, tensor: torch.Tensor, dtype: str, top_k: int | None) -> RecordFormat:
-        """Return how this output is stored; 'tokens' need a basis, which is fitted to images.
+        """Return how this output is stored, unless it needs a basis.
 
         Args:
             tensor: The output for some images.
@@ -106,8 +115,8 @@ def _output_of(reading: Reading, objective: DistillationObjective, path: str, fu
 
 def _without_covered(contents: dict[str, TeacherOutput]) -> list[TeacherOutput]:
     """The outputs of one source without those that another one contains; it serves their losses too."""
-    for whole, parts in (('features', list(contents)), ('logits', ['class'])):
-        for part in parts:
-            if whole in contents and part in contents and part != whole:
-                contents[whole].losses += [loss for loss in contents.pop(part).losses if loss not in contents[whole].losses]
+    for part in list(contents):
+        whole = next((content for content in contents if content != part and serves(content, part)), None)
+        if whole is not None:
+            contents[whole].losses += [loss for loss in contents.pop(part).losses if loss not in contents[whole].losses]
     return list(contents.values())

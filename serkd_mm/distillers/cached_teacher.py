@@ -9,7 +9,8 @@ from torch import nn
 
 from ..teacher_cache import TeacherCache, ViewPreprocessor
 from ..teacher_cache.canonical import canonical
-from ..teacher_cache.manifest import Entry
+from ..teacher_cache.manifest import Entry, serves
+from ..teacher_cache.view_records import set_record
 from .config_errors import ConfigError, check_keys, prefix_errors
 from .input_statistics import InputStatistics
 from .targets import GridShape, Reading, SourceTap, Targets
@@ -17,8 +18,6 @@ from .teacher_config import TEACHER_KEY, TEACHER_SETTINGS
 from .teacher_fingerprint import teacher_differences, teacher_fingerprint
 
 CACHE_KEY = f'{TEACHER_KEY}.cache'
-# What a loss may read in place of what it needs: more than that.
-_ALTERNATIVES = {'class': ('logits', 'features')}
 
 
 class CachedTeacher:
@@ -90,8 +89,7 @@ class CachedTeacher:
         formats = self._cache.formats
         parts = [one.encode(one.example(len(data_samples), generator)) for one in formats]
         for sample, record in zip(data_samples, np.concatenate(parts, axis=1), strict=True):
-            sample.set_field(record, 'teacher_record', field_type='metainfo')
-            sample.set_field(self.identity, 'teacher_cache_id', field_type='metainfo')
+            set_record(sample, record, self.identity)
 
     def stored_outputs(self) -> list[tuple[list[str], str, int]]:
         """List losses, format and bytes of an image for each output that is read; for reports."""
@@ -152,11 +150,14 @@ class CachedTeacher:
                 f'{sorted({entry.tap for entry in manifest.entries})}'
             )
         tokenizer, merger = canonical(reading.tokenizer), canonical(reading.merger)
-        contents = (reading.content, *_ALTERNATIVES.get(reading.content, ('features',)))
-        for content in contents:
-            for number, entry in enumerate(manifest.entries):
-                if (entry.tap, entry.tokenizer, entry.merger, entry.content) == (path, tokenizer, merger, content):
-                    return number
+        found = [
+            number
+            for number, entry in enumerate(manifest.entries)
+            if (entry.tap, entry.tokenizer, entry.merger) == (path, tokenizer, merger)
+            and serves(entry.content, reading.content)
+        ]
+        if found:  # What it needs and no more, if that is stored.
+            return min(found, key=lambda number: manifest.entries[number].content != reading.content)
         held = '; '.join(_described(entry.content, entry.tap, entry.tokenizer, entry.merger) for entry in manifest.entries)
         raise ConfigError(
             f'model.losses.{reading.loss} (on {reading.source!r}) reads '

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from ..fileio.downloads import sha256
@@ -36,8 +38,19 @@ def teacher_fingerprint(config: Mapping, student_statistics: InputStatistics) ->
         'dtype': config.get('dtype', 'float32'),
         'autocast_dtype': config.get('autocast_dtype'),
         'checkpoint': None if weights is None else weights.shown,
-        'weights_sha256': sha256(weights.path) if weights is not None and weights.is_local else None,
+        'weights_sha256': _sha256_once(weights.path) if weights is not None and weights.is_local else None,
     }
+
+
+def _sha256_once(path: Path) -> str:
+    """The SHA-256 of a file: of several configs with one teacher, only the first reads the file."""
+    status = path.stat()
+    return _sha256_of(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _sha256_of(path: Path, _size: int, _modified: int) -> str:
+    return sha256(path)
 
 
 def teacher_differences(stored: Mapping, present: Mapping) -> list[str]:

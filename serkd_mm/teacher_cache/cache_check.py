@@ -11,9 +11,10 @@ from torch import nn
 
 from ..errors import raise_on_all_ranks
 from .formats import BasisFormat, RecordFormat, TopKFormat, TriangleFormat
-from .image_batches import Encode, compute_records, image_name, load_images
+from .image_batches import Encode, compute_records, load_images
 from .record_files import TeacherCache
 from .repeatable_views import RepeatableViews
+from .view_records import image_name
 
 # Largest difference that rounding explains, as a share of the norm of an output: with another batch size, or on another
 # machine, where TF32 may be on; and where the teacher computes in half precision, or int8 holds the values.

@@ -12,7 +12,7 @@ from ..ops.isometric_triangle import isometric_triangle, tokens_from_triangle, t
 from ..ops.pooled import pooled
 from ..ops.precision import at_least_float32, autocast_off
 from .errors import CacheError
-from .token_basis import TokenBasis
+from .token_basis import TokenBasis, describe_basis
 
 _DTYPES = {'float16': torch.float16, 'float32': torch.float32}
 
@@ -271,7 +271,7 @@ class BasisFormat(RecordFormat):
         return torch.randn(batch_size, *self.shape, generator=generator)
 
     def __str__(self) -> str:
-        return f'{self.shape[0]} x {self.shape[1]} as PCA of {self.basis.rank} dimensions, int8'
+        return describe_basis(*self.shape, self.basis.rank)
 
 
 FORMATS = {kind.__name__: kind for kind in (TriangleFormat, DenseFormat, TopKFormat, MeanFormat, BasisFormat)}

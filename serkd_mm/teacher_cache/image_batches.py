@@ -1,7 +1,6 @@
 """Batches of the images of a cache, and the records that a teacher makes of them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from .errors import CacheError
 from .repeatable_views import RepeatableViews
-from .view_records import augmented_image_checksum
+from .view_records import augmented_image_checksum, image_name
 
 Encode = Callable[[torch.Tensor], np.ndarray]
 
@@ -73,11 +72,6 @@ def compute_records(data: Mapping, preprocessor: nn.Module, encode: Encode) -> t
         return checksums, encode(batch['inputs'])
     except ValueError as error:
         raise _named(error, batch, encode) from error
-
-
-def image_name(sample: Any) -> str:
-    """The file that a data sample was read from, for messages."""
-    return str(sample.get('img_path') or f'image {sample.get("sample_idx")}')
 
 
 def _collate(images: Sequence[Mapping]) -> Mapping:

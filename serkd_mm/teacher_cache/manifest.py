@@ -16,6 +16,16 @@ HEADER_BYTES = 8
 _FILE_NAME = 'manifest.json'
 
 
+def serves(stored: str, wanted: str) -> bool:
+    """Return whether what is stored of a source can be read in place of what a loss needs of it.
+
+    Args:
+        stored: The content that is stored.
+        wanted: The content that the loss needs.
+    """
+    return stored in (wanted, 'features') or (stored, wanted) == ('logits', 'class')
+
+
 @dataclass(frozen=True)
 class Entry:
     """One stored output of the teacher.

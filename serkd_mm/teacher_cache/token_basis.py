@@ -15,6 +15,11 @@ from .errors import CacheError
 _LARGEST = 127  # Of int8, the same on both sides of 0.
 
 
+def describe_basis(num_tokens: int, num_channels: int, rank: int) -> str:
+    """Return in words how tokens are stored by a basis, for tables."""
+    return f'{num_tokens} x {num_channels} as PCA of {rank} dimensions, int8'
+
+
 @dataclass(frozen=True)
 class TokenBasis:
     """Orthonormal directions, the mean token, and the size of one step of int8 along each direction.

@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Iterable, Mapping
 
+import numpy as np
 from mmpretrain.structures import DataSample
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -60,9 +61,7 @@ class ViewRecords:
         self._report(data_differences(self._cache.manifest.data, data_fingerprint(dataset_config, dataset)))
 
     def attach(self, view: int, position: int, inputs: Tensor, sample: DataSample) -> None:
-        """Set the fields ``teacher_record``, the payload as uint8 array, and ``teacher_cache_id`` of a data sample.
-
-        A tensor would take a file descriptor for each image that comes from a worker process.
+        """Set the record of a data sample, see :func:`set_record`.
 
         Raises:
             CacheError: The image is not the one that the teacher saw, or the record is damaged.
@@ -70,8 +69,7 @@ class ViewRecords:
         checksum, record = self._cache.record(view, position)
         if checksum != augmented_image_checksum(inputs):
             raise CacheError(self._changed_image(view, sample))
-        sample.set_field(record, 'teacher_record', field_type='metainfo')
-        sample.set_field(self._identity, 'teacher_cache_id', field_type='metainfo')
+        set_record(sample, record, self._identity)
 
     def _report(self, differences: Iterable[str | None]) -> None:
         differences = [difference for difference in differences if difference]
@@ -93,11 +91,27 @@ class ViewRecords:
                 'changed since: restore it. Or a transform does not draw from the global random state of Python, NumPy or '
                 'torch, and cannot be repeated: change the transform'
             )
-        image = sample.get('img_path') or f'image {sample.get("sample_idx")}'
         return (
-            f'{image}: view {view} of this image is not the one whose teacher outputs are in {self._cache.folder}: its '
-            f'checksum differs. {cause}, or make the cache anew'
+            f'{image_name(sample)}: view {view} of this image is not the one whose teacher outputs are in '
+            f'{self._cache.folder}: its checksum differs. {cause}, or make the cache anew'
         )
+
+
+def set_record(sample: DataSample, record: np.ndarray, identity: str) -> None:
+    """Set the fields ``teacher_record`` and ``teacher_cache_id`` of a data sample.
+
+    Args:
+        sample: The data sample.
+        record: The payload, uint8. A tensor would take a file descriptor for each image that comes from a worker process.
+        identity: Checksum of the manifest of the cache.
+    """
+    sample.set_field(record, 'teacher_record', field_type='metainfo')
+    sample.set_field(identity, 'teacher_cache_id', field_type='metainfo')
+
+
+def image_name(sample: DataSample) -> str:
+    """The file that a data sample was read from, for messages."""
+    return str(sample.get('img_path') or f'image {sample.get("sample_idx")}')
 
 
 def augmented_image_checksum(inputs: Tensor) -> int:

@@ -2,6 +2,7 @@ import multiprocessing
 import resource
 
 import pytest
+from builders import in_process
 from mmengine.fileio import get_file_backend
 
 import serkd_mm.fileio.atomic_backend as module
@@ -27,13 +28,6 @@ def test_file_is_unchanged_until_the_new_content_is_complete(tmp_path, monkeypat
     backend.put_text('third', tmp_path / 'folder' / 'file')
     assert [path.name for path in (tmp_path / 'folder').iterdir()] == ['file']
     assert backend.get_text(tmp_path / 'folder' / 'file') == 'third'
-
-
-def in_process(function):
-    process = multiprocessing.get_context('fork').Process(target=function)
-    process.start()
-    process.join()
-    return process.exitcode
 
 
 def test_failed_write_names_the_file_and_leaves_nothing(tmp_path):

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from builders import in_process
 from caches import Records, build_manifest, random_records, write_cache
 from torch.utils.data import DataLoader
 
@@ -21,13 +22,6 @@ from serkd_mm.fileio import WriteError
 from serkd_mm.teacher_cache import CacheError, ShardWriter, TeacherCache
 from serkd_mm.teacher_cache.formats import MeanFormat, TriangleFormat
 from serkd_mm.teacher_cache.record_files import partial_path, shard_path
-
-
-def in_process(function):
-    process = multiprocessing.get_context('fork').Process(target=function)
-    process.start()
-    process.join()
-    return process.exitcode
 
 
 def test_records_are_read_as_they_were_written(tmp_path):

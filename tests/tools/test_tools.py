@@ -3,8 +3,6 @@
 import json
 import os
 import pickle
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import mmpretrain
 import pytest
 import torch
 from builders import REPOSITORY, Command, training_config, write_images
+from builders import run_command as run
 from mmengine.config import Config
 from sklearn.datasets import load_sample_images
 
@@ -26,29 +25,6 @@ PIPELINES = {
     CONFIGS / 'deit-ti_mae-b.py': MMPRETRAIN / 'configs' / 'deit' / 'deit-tiny-distilled_4xb256_in1k.py',
     CONFIGS / 'resnet18_resnet101.py': MMPRETRAIN / 'configs' / 'resnet' / 'resnet18_8xb32_in1k.py',
 }
-
-
-def run(*command, cwd=REPOSITORY, succeed=True, timeout=600, **environment):
-    """Run a command and return its output, which is shown if the exit status is not the expected one."""
-    settings = {'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '-1', 'PORT': str(free_port())}
-    done = subprocess.run(
-        [str(part) for part in command],
-        cwd=cwd,
-        env={**os.environ, **settings, **environment},
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=timeout,
-        check=False,
-    )
-    assert (done.returncode == 0) == succeed, done.stdout[-6000:]
-    return done.stdout
-
-
-def free_port():
-    with socket.socket() as server:
-        server.bind(('127.0.0.1', 0))
-        return server.getsockname()[1]
 
 
 def logged(work_dir):

@@ -2,15 +2,15 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from builders import REPOSITORY, training_config
+from builders import REPOSITORY, free_port, run_command, training_config
 
 from serkd_mm.fileio import processes
 
@@ -20,25 +20,7 @@ TOOLS = REPOSITORY / 'tools'
 SETTINGS = {'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '-1', 'PYTHONPATH': str(REPOSITORY), 'PYTHON': sys.executable}
 
 
-def free_port():
-    with socket.socket() as server:
-        server.bind(('127.0.0.1', 0))
-        return server.getsockname()[1]
-
-
-def run(*command, succeed=True):
-    """Run a command and return its output."""
-    done = subprocess.run(
-        [str(part) for part in command],
-        env={**os.environ, **SETTINGS, 'PORT': str(free_port())},
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=300,
-        check=False,
-    )
-    assert (done.returncode == 0) == succeed, done.stdout[-6000:]
-    return done.stdout
+run = partial(run_command, timeout=300, PYTHONPATH=str(REPOSITORY))
 
 
 def wait_for(condition, seconds=200):

@@ -47,6 +47,7 @@ def with_records(step: Callable, folder: Path, device: str, batch: int) -> Calla
     from mmpretrain.structures import DataSample  # noqa: PLC0415
 
     from serkd_mm.teacher_cache import TeacherCache  # noqa: PLC0415
+    from serkd_mm.teacher_cache.view_records import set_record  # noqa: PLC0415
 
     settings = Config.fromfile(folder / 'cache' / 'train.py').train_dataloader.dataset
     settings.pop('cache')  # Only the records are read in a step, not the pictures.
@@ -60,8 +61,7 @@ def with_records(step: Callable, folder: Path, device: str, batch: int) -> Calla
         for position in next(positions):
             sample = DataSample(metainfo=dict(loaded[position]['data_samples'].metainfo))
             sample.set_gt_label(loaded[position]['data_samples'].gt_label)
-            sample.set_field(cache.record(0, position)[1], 'teacher_record', field_type='metainfo')
-            sample.set_field(identity, 'teacher_cache_id', field_type='metainfo')
+            set_record(sample, cache.record(0, position)[1], identity)
             images.append(loaded[position]['inputs'])
             samples.append(sample)
         step(images, samples)
