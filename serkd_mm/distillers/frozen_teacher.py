@@ -26,26 +26,32 @@ class FrozenTeacher(nn.Module):
     Copies of the distiller (an EMA model) share it.
 
     Args:
-        config: The settings ``model.teacher``, see :class:`TeacherConfig`.
+        config: The settings of the teacher, see :class:`TeacherConfig`.
         used_taps: Names of the taps that a loss reads.
         student_statistics: Normalization of the student's images.
         student_size: Channels, height and width of the student's images.
+        key: Config key of the teacher, for messages. Default: 'model.teacher'.
 
     Raises:
         ConfigError: A setting is unknown, the model or a tap does not exist, or there is no checkpoint.
     """
 
     def __init__(
-        self, config: Mapping, used_taps: set[str], student_statistics: InputStatistics, student_size: tuple[int, int, int]
+        self,
+        config: Mapping,
+        used_taps: set[str],
+        student_statistics: InputStatistics,
+        student_size: tuple[int, int, int],
+        key: str = TEACHER_KEY,
     ) -> None:
         super().__init__()
-        self.config = TeacherConfig(config)
-        self.model = self.config.source.build(f'{TEACHER_KEY}.model')
+        self.config = TeacherConfig(config, key)
+        self.model = self.config.source.build(f'{key}.model')
         taps = self.config.taps
         if taps is None:
             image_shape = (student_size[0], *(self.config.input_size or student_size[1:]))
-            taps = default_taps(self.model, used_taps, image_shape, f'{TEACHER_KEY}.taps')
-        self.taps = Taps(self.model, taps, used_taps, f'{TEACHER_KEY}.taps')
+            taps = default_taps(self.model, used_taps, image_shape, f'{key}.taps')
+        self.taps = Taps(self.model, taps, used_taps, f'{key}.taps')
         own = (
             InputStatistics.from_preprocessor(self.model.data_preprocessor) if self.config.source.has_preprocessor else None
         )
@@ -98,15 +104,15 @@ class FrozenTeacher(nn.Module):
         """
         if self.loaded:
             return
-        weights, key = self.config.weights, f'{TEACHER_KEY}.checkpoint'
+        weights, key = self.config.weights, f'{self.config.key}.checkpoint'
         problem = f'{key} is not set' if weights is None else fetch_on_all_ranks(weights, key)
         if problem is None:
             load_on_all_ranks(self.model, weights, key)
             print_log(f'Loaded the teacher from {weights.shown} ({weights.path})', logger='current')
         elif self.config.allow_random_teacher:
             print_log(
-                f'{TEACHER_KEY}.allow_random_teacher is set and there are no weights ({problem}): distilling from a RANDOM '
-                'teacher.',
+                f'{self.config.key}.allow_random_teacher is set and there are no weights ({problem}): distilling from a '
+                'RANDOM teacher.',
                 logger='current',
                 level=logging.WARNING,
             )

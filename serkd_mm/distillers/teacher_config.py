@@ -47,58 +47,64 @@ class TeacherConfig:
             - **compile**, **channels_last**: see :class:`ExecutionOptions`. Default: False.
             - **cache**: folder of the teacher's stored outputs. It is read by :class:`CachedTeacher`, and the teacher is not
               built. Default: None.
+        key: Config key of the teacher, for messages. Default: 'model.teacher'.
+
+    Attributes:
+        key: The config key.
 
     Raises:
         ConfigError: A setting is unknown or wrong, the model does not exist, or there is no checkpoint.
     """
 
-    def __init__(self, config: Mapping) -> None:
-        check_keys(config, TEACHER_SETTINGS, TEACHER_KEY)
-        self.source = find_model(config.get('model'), f'{TEACHER_KEY}.model')
+    def __init__(self, config: Mapping, key: str = TEACHER_KEY) -> None:
+        check_keys(config, TEACHER_SETTINGS, key)
+        self.key = key
+        self.source = find_model(config.get('model'), f'{key}.model')
         random = config.get('allow_random_teacher', False)
-        self.allow_random_teacher = check_boolean(random, f'{TEACHER_KEY}.allow_random_teacher')
-        self.weights = find_weights(
-            config.get('checkpoint'), config.get('model'), self.source, required=not self.allow_random_teacher
-        )
+        self.allow_random_teacher = check_boolean(random, f'{key}.allow_random_teacher')
+        required = not self.allow_random_teacher
+        self.weights = find_weights(config.get('checkpoint'), config.get('model'), self.source, required, key)
         self.taps: Mapping[str, str] | None = config.get('taps')
-        self.input_size = find_input_size(config.get('input_size'))
-        self.dtype = _dtype(config.get('dtype', 'float32'), 'dtype')
-        self.autocast_dtype = _autocast_dtype(config.get('autocast_dtype'), self.dtype)
-        self.execution = ExecutionOptions.from_config(config, TEACHER_KEY)
+        self.input_size = find_input_size(config.get('input_size'), key)
+        self.dtype = _dtype(config.get('dtype', 'float32'), f'{key}.dtype')
+        self.autocast_dtype = _autocast_dtype(config.get('autocast_dtype'), self.dtype, key)
+        self.execution = ExecutionOptions.from_config(config, key)
 
 
-def find_input_size(size: Any) -> tuple[int, int] | None:
-    """Return the setting ``input_size`` as height and width.
+def find_input_size(size: Any, key: str = TEACHER_KEY) -> tuple[int, int] | None:
+    """Return the setting ``input_size`` of the teacher ``key`` as height and width.
 
     Raises:
         ConfigError: It is neither one nor two positive integers.
     """
     try:
-        return None if size is None else height_and_width(size, f'{TEACHER_KEY}.input_size')
+        return None if size is None else height_and_width(size, f'{key}.input_size')
     except ValueError as error:
         raise ConfigError(str(error)) from error
 
 
-def _dtype(name: Any, setting: str) -> torch.dtype:
+def _dtype(name: Any, key: str) -> torch.dtype:
     if not isinstance(name, str) or name not in _DTYPES:
-        raise ConfigError(f'{TEACHER_KEY}.{setting}={name!r} is not a dtype. {suggest(name, _DTYPES)}')
+        raise ConfigError(f'{key}={name!r} is not a dtype. {suggest(name, _DTYPES)}')
     return _DTYPES[name]
 
 
-def _autocast_dtype(name: Any, stored: torch.dtype) -> torch.dtype | None:
+def _autocast_dtype(name: Any, stored: torch.dtype, key: str) -> torch.dtype | None:
     """The dtype of the teacher's autocast context; weights stored in half precision are computed with in that dtype."""
-    chosen = None if name is None else _dtype(name, 'autocast_dtype')
+    chosen = None if name is None else _dtype(name, f'{key}.autocast_dtype')
     if stored == torch.float32:
         return chosen
     if chosen not in (None, stored):
         raise ConfigError(
-            f'{TEACHER_KEY}.autocast_dtype={name!r} contradicts {TEACHER_KEY}.dtype: weights that are stored in half '
+            f'{key}.autocast_dtype={name!r} contradicts {key}.dtype: weights that are stored in half '
             'precision are computed with in the same dtype. Leave autocast_dtype out'
         )
     return stored
 
 
-def find_weights(checkpoint: Any, model: Any, source: ModelSource, required: bool) -> WeightsFile | None:
+def find_weights(
+    checkpoint: Any, model: Any, source: ModelSource, required: bool, key: str = TEACHER_KEY
+) -> WeightsFile | None:
     """Return the file of the weights, without reading it.
 
     Args:
@@ -106,19 +112,20 @@ def find_weights(checkpoint: Any, model: Any, source: ModelSource, required: boo
         model: The setting ``model``.
         source: The model that it names.
         required: Whether there must be weights, and a path must be that of a file.
+        key: Config key of the teacher, for messages. Default: 'model.teacher'.
 
     Raises:
         ConfigError: The setting is wrong, or what is required is missing.
     """
-    key = f'{TEACHER_KEY}.checkpoint'
+    owner, key = key, f'{key}.checkpoint'
     if checkpoint is True:
-        checkpoint = _zoo_weights(model, source, key)
+        checkpoint = _zoo_weights(model, source, owner)
     if checkpoint in (None, False, ''):
         if not required:
             return None
         raise ConfigError(
             f"{key} is missing: set it to a file or URL, or to True for the weights of mmpretrain's zoo. "
-            f'(Tests may set {TEACHER_KEY}.allow_random_teacher=True and distill from random weights.)'
+            f'(Tests may set {owner}.allow_random_teacher=True and distill from random weights.)'
         )
     if not isinstance(checkpoint, str):
         raise ConfigError(f'{key} must be a path, a URL or True, but is {checkpoint!r}')
@@ -132,14 +139,14 @@ def find_weights(checkpoint: Any, model: Any, source: ModelSource, required: boo
     return WeightsFile(checkpoint, published_hash(checkpoint, in_zoo=checkpoint == source.weights))
 
 
-def _zoo_weights(model: Any, source: ModelSource, key: str) -> str:
-    """The URL of the zoo's weights."""
+def _zoo_weights(model: Any, source: ModelSource, owner: str) -> str:
+    """The URL of the zoo's weights; ``owner`` is the config key of the teacher."""
     if source.weights is not None:
         return source.weights
     given = 'a dict' if isinstance(model, Mapping) else repr(str(model))
     why = (
         f'the zoo has none for {given}'
         if isinstance(model, str) and not model.endswith('.py')
-        else f'{TEACHER_KEY}.model is {given}, not a name of the zoo'
+        else f'{owner}.model is {given}, not a name of the zoo'
     )
-    raise ConfigError(f"{key}=True means the zoo's weights, but {why}. Set {key} to a file or URL")
+    raise ConfigError(f"{owner}.checkpoint=True means the zoo's weights, but {why}. Set {owner}.checkpoint to a file or URL")
