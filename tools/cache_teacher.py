@@ -30,11 +30,11 @@ from mmengine.registry import init_default_scope
 from mmengine.utils.dl_utils import set_multi_processing
 
 import serkd_mm  # noqa: F401  (registers the components, and reports a missing package)
+from serkd_mm.config_errors import prefix_errors
 from serkd_mm.config_files import OptionsAction, read_config
 from serkd_mm.distillers.cache_maker import CacheMaker, CacheOptions
 from serkd_mm.distillers.cache_sources import CacheSource, build_source, check_same_source
 from serkd_mm.distillers.cached_training import config_text, write_config
-from serkd_mm.distillers.config_errors import prefix_errors
 from serkd_mm.errors import one_line_errors, raise_on_all_ranks
 from serkd_mm.fileio.run_lock import RunLock
 from serkd_mm.hooks.data_errors import innermost_datasets

@@ -22,11 +22,11 @@ from rich.table import Table
 from torch import nn
 
 import serkd_mm  # noqa: F401  (registers the components, and reports a missing package)
+from serkd_mm.config_errors import ConfigError
 from serkd_mm.config_files import OptionsAction, read_config, type_name
 from serkd_mm.distillers.cache_maker import CacheOptions
 from serkd_mm.distillers.cache_plan import plan_outputs
 from serkd_mm.distillers.cached_teacher import CachedTeacher
-from serkd_mm.distillers.config_errors import ConfigError
 from serkd_mm.distillers.targets import Targets
 from serkd_mm.errors import one_line_errors
 from serkd_mm.runner import check_config

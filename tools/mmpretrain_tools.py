@@ -16,8 +16,8 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 
+from serkd_mm.config_errors import ConfigError
 from serkd_mm.config_files import OptionsAction, merge_options, read_config, type_name
-from serkd_mm.distillers.config_errors import ConfigError
 from serkd_mm.errors import one_line_errors
 from serkd_mm.fileio.safe_loading import CheckpointError, read_checkpoint
 from serkd_mm.fileio.work_dir import latest_checkpoint

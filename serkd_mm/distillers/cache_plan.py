@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from ..config_errors import ConfigError
 from ..teacher_cache.canonical import canonical
 from ..teacher_cache.formats import DenseFormat, MeanFormat, RecordFormat, TopKFormat, TriangleFormat
 from ..teacher_cache.manifest import serves
 from ..tokenizers import Feature
-from .config_errors import ConfigError
 from .distillation_objective import DistillationObjective
 from .targets import GridShape, Reading
 

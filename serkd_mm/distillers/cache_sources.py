@@ -9,11 +9,11 @@ import torch
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
+from ..config_errors import ConfigError, prefix_errors
 from ..config_files import type_name
 from ..teacher_cache.canonical import canonical, first_difference
 from ..teacher_cache.errors import CacheError
 from .cached_training import cached_training_config, check_loads_again
-from .config_errors import ConfigError, prefix_errors
 from .distillation_objective import DistillationObjective
 from .frozen_teacher import FrozenTeacher
 from .input_statistics import InputStatistics

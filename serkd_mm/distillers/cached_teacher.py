@@ -7,11 +7,11 @@ from mmengine.logging import print_log
 from mmpretrain.structures import DataSample
 from torch import nn
 
+from ..config_errors import ConfigError, check_keys, prefix_errors
 from ..teacher_cache import TeacherCache, ViewPreprocessor
 from ..teacher_cache.canonical import canonical
 from ..teacher_cache.manifest import Entry, serves
 from ..teacher_cache.view_records import set_record
-from .config_errors import ConfigError, check_keys, prefix_errors
 from .input_statistics import InputStatistics
 from .targets import GridShape, Reading, SourceTap, Targets
 from .teacher_config import TEACHER_KEY, TEACHER_SETTINGS

@@ -7,11 +7,11 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
+from ..config_errors import ConfigError
 from ..config_files import type_name
 from ..fileio.atomic_backend import write_atomically
 from ..fileio.urls import conceal_teacher
-from .config_errors import ConfigError
-from .model_source import ModelSource, find_model
+from ..model_sources import ModelSource, find_model
 
 _STUDENT = 'model.student.model'
 _SAMPLERS = ('DefaultSampler', 'InfiniteSampler')

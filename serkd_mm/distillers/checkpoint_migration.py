@@ -15,7 +15,7 @@ import re
 from collections.abc import Container
 from typing import Any
 
-from .config_errors import ConfigError
+from ..config_errors import ConfigError
 from .distillation_objective import DistillationObjective
 
 

@@ -8,9 +8,9 @@ import torch
 from mmengine.logging import print_log
 from torch import nn
 
+from ..config_errors import ConfigError
 from ..heads.distilled_head import DistilledHead
 from ..tokenizers import Feature, GridTokenizer
-from .config_errors import ConfigError
 from .taps import single_tensor
 
 DEFAULT_TAPS = ('patches', 'logits')

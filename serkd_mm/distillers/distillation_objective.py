@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..config_errors import ConfigError, build_module, check_name, prefix_errors, suggest, without_none
 from ..losses.base_loss import BaseDistillationLoss
 from ..tokenizers import Feature
-from .config_errors import ConfigError, build_module, check_name, prefix_errors, suggest, without_none
 from .targets import GridShape, Reading, SourceTap, Targets
 from .views import TapTokenizer, View
 

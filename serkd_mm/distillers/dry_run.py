@@ -10,8 +10,8 @@ from mmpretrain.structures import DataSample
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from ..config_errors import ConfigError
 from .cached_teacher import CachedTeacher
-from .config_errors import ConfigError
 
 _NUM_IMAGES = 2
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .config_errors import ConfigError, check_boolean
+from ..config_errors import ConfigError, check_boolean
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from mmengine.logging import print_log
 from torch import nn
 
+from ..config_errors import ConfigError
 from ..tokenizers import Feature
-from .config_errors import ConfigError
 from .default_taps import default_taps
 from .input_statistics import InputStatistics, Renormalize
 from .taps import Taps

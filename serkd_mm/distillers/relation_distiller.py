@@ -9,18 +9,18 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import nn
 
+from ..config_errors import ConfigError, check_keys
 from ..heads import make_heads_trainable
+from ..model_sources import check_preprocessor, drop_empty_pretrained, find_model
 from ..seeding import derive_seed, seeded
 from ..tokenizers import Feature
 from .cached_teacher import CachedTeacher
-from .config_errors import ConfigError, check_keys
 from .default_taps import DEFAULT_TAPS, default_taps
 from .distillation_objective import DistillationObjective
 from .dry_run import check_float32, check_input_size, default_input_size, dry_run
 from .execution_options import ExecutionOptions
 from .frozen_teacher import FrozenTeacher
-from .input_statistics import InputStatistics, check_preprocessor
-from .model_source import drop_empty_pretrained, find_model
+from .input_statistics import InputStatistics
 from .student_checkpoints import register_plain_student_hooks
 from .taps import Taps
 from .targets import Targets

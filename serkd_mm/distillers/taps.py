@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..config_errors import ConfigError, suggest
 from ..tokenizers import Feature
-from .config_errors import ConfigError, suggest
 
 _STEP = re.compile(r'(?:^|\.)(?P<name>\w+)|\[(?P<index>-?\d+)\]')
 

@@ -3,12 +3,11 @@ from typing import Any
 
 import torch
 
+from ..config_errors import ConfigError, check_boolean, check_keys, prefix_errors, suggest
 from ..fileio.urls import check_url, is_url, reveal
+from ..model_sources import ModelSource, WeightsFile, check_file, find_model, published_hash
 from ..ops.sizes import height_and_width
-from .config_errors import ConfigError, check_boolean, check_keys, prefix_errors, suggest
 from .execution_options import ExecutionOptions
-from .model_source import ModelSource, check_file, find_model
-from .weights_file import WeightsFile, published_hash
 
 TEACHER_KEY = 'model.teacher'
 TEACHER_SETTINGS = (

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..fileio.downloads import sha256
+from ..model_sources import find_model
 from ..teacher_cache.canonical import canonical, first_difference
 from .input_statistics import InputStatistics
-from .model_source import find_model
 from .teacher_config import TEACHER_KEY, find_input_size, find_weights
 
 

@@ -9,12 +9,12 @@ import torch
 from mmengine.dist import all_gather_object
 from torch import nn
 
+from ..config_errors import ConfigError
 from ..errors import raise_on_all_ranks
 from ..fileio.downloads import DownloadError
 from ..fileio.safe_loading import CheckpointError, read_checkpoint
-from .config_errors import ConfigError
+from ..model_sources import WeightsFile
 from .weight_checks import check_weights, read_state_dict
-from .weights_file import WeightsFile
 
 # Ranks that wait for a download meet this often: far more often than any process group times out.
 _MEETING_SECONDS = 2.0

@@ -4,10 +4,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..config_errors import ConfigError, build_module, check_keys
 from ..mergers.base_merger import BaseMerger
 from ..mergers.superpixel_refiner import SuperpixelRefiner
 from ..tokenizers.base_tokenizer import BaseTokenizer
-from .config_errors import ConfigError, build_module, check_keys
 
 
 class TapTokenizer(nn.Module):

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .config_errors import ConfigError
+from ..config_errors import ConfigError
 
 # Prefixes of entries in some checkpoints that are not weights of the model.
 _NOT_WEIGHTS = ('data_preprocessor.', 'distill.')

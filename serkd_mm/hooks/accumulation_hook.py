@@ -6,7 +6,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS
 from torch import nn
 
-from ..distillers.config_errors import ConfigError
+from ..config_errors import ConfigError
 
 
 @HOOKS.register_module()

@@ -7,7 +7,7 @@ from mmpretrain.models import ClsHead
 from mmpretrain.registry import HOOKS
 from torch import nn
 
-from ..distillers.config_errors import ConfigError
+from ..config_errors import ConfigError
 from .data_errors import DataError, built_datasets, innermost_datasets
 
 

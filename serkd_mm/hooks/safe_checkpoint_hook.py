@@ -6,7 +6,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import IterBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS
 
-from ..distillers.config_errors import ConfigError, suggest
+from ..config_errors import ConfigError, suggest
 from ..errors import raise_on_all_ranks
 from ..fileio import AtomicBackend
 from ..fileio.work_dir import announce_first_checkpoint, checkpoint_folder, is_in, latest_checkpoint

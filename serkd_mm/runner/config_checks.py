@@ -2,7 +2,7 @@ from collections.abc import Mapping
 
 from mmengine.config import Config
 
-from ..distillers.config_errors import ConfigError
+from ..config_errors import ConfigError
 from .config_names import check_names, check_removals, check_settings
 from .config_values import check_values
 from .view_checks import check_views

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS, LOOPS, OPTIM_WRAPPERS, OPTIMIZERS, PARAM_SCHEDULERS
 from torch.utils.data import DataLoader
 
-from ..distillers.config_errors import ConfigError, suggest
+from ..config_errors import ConfigError, suggest
 
 # What mmengine and mmpretrain read from a config besides the arguments of a Runner, and usual names of variables.
 _MORE_KEYS = [

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ..distillers.config_errors import ConfigError
+from ..config_errors import ConfigError
 
 _COUNTS = {
     'train_cfg.max_epochs': 1,

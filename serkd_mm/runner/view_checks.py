@@ -5,8 +5,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from ..config_errors import ConfigError
 from ..config_files import type_name
-from ..distillers.config_errors import ConfigError
 
 _AS_WRITTEN = 'as the config that tools/cache_teacher.py has written'
 

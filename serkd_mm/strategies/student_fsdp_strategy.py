@@ -10,7 +10,7 @@ from mmengine.registry import STRATEGIES
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
-from ..distillers.config_errors import ConfigError
+from ..config_errors import ConfigError
 from ..distillers.student_checkpoints import strip_prefix_in_wrapper
 
 

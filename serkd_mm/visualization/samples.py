@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..distillers.config_errors import ConfigError, suggest
+from ..config_errors import ConfigError, suggest
 from ..distillers.input_statistics import InputStatistics
 from ..mergers import SuperpixelMerger
 from .superpixels import superpixels_of

@@ -16,7 +16,7 @@ from mmengine.dataset import Compose
 from mmpretrain.registry import DATASETS, MODELS, TRANSFORMS
 from mmpretrain.structures import DataSample
 
-from serkd_mm.distillers.model_source import find_model
+from serkd_mm.model_sources import find_model
 
 FILES = sorted(path for path in CONFIGS.rglob('*.py') if '_base_' not in path.parts)
 # The many ablations take a step in the slow tests; the tests of tables below check their settings.

@@ -6,8 +6,8 @@ from builders import PREPROCESSOR, TEACHER, build_distiller, cnn_distiller_confi
 from caches import VIEW_PREPROCESSOR, samples_with_records, write_teacher_cache
 from mmpretrain.registry import MODELS
 
+from serkd_mm.config_errors import ConfigError
 from serkd_mm.distillers.cache_plan import plan_outputs
-from serkd_mm.distillers.config_errors import ConfigError
 from serkd_mm.distillers.frozen_teacher import FrozenTeacher
 from serkd_mm.losses import TokenDistanceLoss
 

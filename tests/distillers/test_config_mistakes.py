@@ -6,7 +6,7 @@ import pytest
 from builders import STUDENT, TEACHER, cnn_distiller_config, distiller_config
 from mmpretrain.registry import MODELS
 
-from serkd_mm.distillers.config_errors import ConfigError
+from serkd_mm.config_errors import ConfigError
 
 PATCHES = dict(type='PatchTokenizer')
 SUPERPIXELS = dict(type='SuperpixelMerger')

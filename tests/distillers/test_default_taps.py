@@ -8,7 +8,7 @@ from builders import NUM_CLASSES, STUDENT, TEACHER, build_distiller, distiller_c
 from mmpretrain.registry import MODELS
 from torch import nn
 
-from serkd_mm.distillers.config_errors import ConfigError
+from serkd_mm.config_errors import ConfigError
 from serkd_mm.distillers.default_taps import _patches, default_taps
 
 

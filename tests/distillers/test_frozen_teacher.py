@@ -14,9 +14,9 @@ from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.utils import digit_version
 from mmpretrain.registry import MODELS
 
-from serkd_mm.distillers.config_errors import ConfigError
+from serkd_mm.config_errors import ConfigError
 from serkd_mm.distillers.teacher_weights import fetch_on_all_ranks
-from serkd_mm.distillers.weights_file import WeightsFile
+from serkd_mm.model_sources.weights_file import WeightsFile
 
 
 @pytest.fixture

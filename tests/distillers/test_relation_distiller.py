@@ -11,7 +11,7 @@ from formulas import dense_superpixels
 from mmpretrain.apis import ModelHub
 from mmpretrain.registry import MODELS
 
-from serkd_mm.distillers.config_errors import ConfigError
+from serkd_mm.config_errors import ConfigError
 from serkd_mm.distillers.taps import single_tensor
 from serkd_mm.ops import reference
 

@@ -17,10 +17,10 @@ from mmengine.config import Config
 from mmpretrain.apis import ModelHub
 from mmpretrain.registry import MODELS
 
-from serkd_mm.distillers.config_errors import ConfigError
+from serkd_mm.config_errors import ConfigError
 from serkd_mm.distillers.frozen_teacher import FrozenTeacher
 from serkd_mm.distillers.input_statistics import InputStatistics
-from serkd_mm.distillers.weights_file import WeightsFile, published_hash
+from serkd_mm.model_sources.weights_file import WeightsFile, published_hash
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 from torch import nn
 
-from serkd_mm.distillers.config_errors import ConfigError
+from serkd_mm.config_errors import ConfigError
 
 DTYPES = [torch.bfloat16, torch.float16]
 

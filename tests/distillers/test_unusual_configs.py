@@ -7,7 +7,7 @@ import torch
 from builders import REPOSITORY, build_distiller, cnn_distiller_config, distiller_config, images, labels, run_python
 from mmpretrain.registry import MODELS
 
-from serkd_mm.distillers.config_errors import ConfigError
+from serkd_mm.config_errors import ConfigError
 
 KD = dict(type='LogitKLLoss', on='logits')
 MISTAKES = [

@@ -9,7 +9,7 @@ from mmpretrain.registry import MODELS
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from serkd_mm.distillers.config_errors import ConfigError
+from serkd_mm.config_errors import ConfigError
 from serkd_mm.distillers.views import TapTokenizer, View
 from serkd_mm.mergers import AvgPoolMerger
 from serkd_mm.tokenizers import Feature, PatchTokenizer

@@ -30,13 +30,13 @@ from mmpretrain.registry import MODELS
 
 import serkd_mm
 from serkd_mm.analysis import RunLog
-from serkd_mm.distillers.config_errors import ConfigError
-from serkd_mm.distillers.weights_file import WeightsFile
+from serkd_mm.config_errors import ConfigError
 from serkd_mm.fileio import AtomicBackend, CheckpointError, DownloadError, WorkDirError, WriteError, processes
 from serkd_mm.fileio.run_lock import RunLock
 from serkd_mm.fileio.work_dir import find_start
 from serkd_mm.hooks import DataError, NonFiniteLossError
 from serkd_mm.hooks.complete_checkpoint_hook import load_all_weights
+from serkd_mm.model_sources.weights_file import WeightsFile
 from serkd_mm.teacher_cache import CacheError
 
 DOCS = REPOSITORY / 'docs' / 'en'

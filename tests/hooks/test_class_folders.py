@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from mmpretrain.datasets import CustomDataset
 from mmpretrain.registry import DATASETS
 
-from serkd_mm.distillers.config_errors import ConfigError
+from serkd_mm.config_errors import ConfigError
 from serkd_mm.hooks import DataError
 from serkd_mm.runner import CheckedRunner
 

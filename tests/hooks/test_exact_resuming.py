@@ -9,7 +9,7 @@ from checkpoints import assert_equal_files, load
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from serkd_mm.distillers.config_errors import ConfigError
+from serkd_mm.config_errors import ConfigError
 from serkd_mm.hooks import DataError, ResumeError
 from serkd_mm.hooks.iteration_seed_hook import SeededBatches
 from serkd_mm.seeding import set_seed

@@ -9,7 +9,7 @@ import torch
 from builders import run_python, training_config
 from mmengine.runner import Runner
 
-from serkd_mm.distillers.config_errors import ConfigError
+from serkd_mm.config_errors import ConfigError
 from serkd_mm.fileio import AtomicBackend
 from serkd_mm.hooks import SafeCheckpointHook
 

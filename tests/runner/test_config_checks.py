@@ -6,7 +6,7 @@ import pytest
 from builders import CONFIGS, training_config
 from mmengine.config import Config
 
-from serkd_mm.distillers.config_errors import ConfigError
+from serkd_mm.config_errors import ConfigError
 from serkd_mm.runner import check_config
 
 

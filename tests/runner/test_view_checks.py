@@ -7,7 +7,7 @@ import pytest
 from builders import training_config, use_repeatable_views
 from mmengine.config import Config
 
-from serkd_mm.distillers.config_errors import ConfigError
+from serkd_mm.config_errors import ConfigError
 from serkd_mm.runner import check_config
 
 AUGMENTS = dict(augments=[dict(type='Mixup', alpha=0.8)])

@@ -12,7 +12,7 @@ from mmengine.runner import FlexibleRunner, Runner
 from mmpretrain.registry import MODELS
 from torch import distributed
 
-from serkd_mm.distillers.config_errors import ConfigError
+from serkd_mm.config_errors import ConfigError
 from serkd_mm.strategies import StudentFSDPStrategy
 
 DDP = dict(type='DDPStrategy', model_wrapper=dict(type='MMDistributedDataParallel', device_ids=None))

@@ -8,7 +8,7 @@ import torch
 from builders import REPOSITORY, write_images
 from cache_tool import cache_teacher, records_of, save_teacher, train, write_config
 
-from serkd_mm.distillers.config_errors import ConfigError
+from serkd_mm.config_errors import ConfigError
 from serkd_mm.teacher_cache import CacheError
 
 pytestmark = pytest.mark.usefixtures('runner_scope')

@@ -14,8 +14,8 @@ from cache_tool import cache_teacher, records_of, run, save_teacher, train, writ
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
+from serkd_mm.config_errors import ConfigError
 from serkd_mm.config_files import read_config
-from serkd_mm.distillers.config_errors import ConfigError
 from serkd_mm.errors import UserError
 from serkd_mm.teacher_cache import CacheError, Manifest
 from serkd_mm.teacher_cache.record_files import partial_path

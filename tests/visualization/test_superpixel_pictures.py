@@ -9,7 +9,7 @@ import torch
 from builders import build_distiller, cnn_distiller_config, distiller_config, images, run_python, training_config
 from mmengine.runner import Runner
 
-from serkd_mm.distillers.config_errors import ConfigError
+from serkd_mm.config_errors import ConfigError
 from serkd_mm.ops import normalized_distances
 from serkd_mm.visualization import Superpixels, draw_sample, find_view, superpixels_of
 from serkd_mm.visualization.drawing import draw, mean_colors, outlined

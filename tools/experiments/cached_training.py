@@ -22,7 +22,7 @@ from torch import nn
 import serkd_mm  # noqa: F401
 from serkd_mm.analysis import RunLog
 from serkd_mm.config_files import read_config
-from serkd_mm.distillers.model_source import find_model
+from serkd_mm.model_sources import find_model
 
 ROOT = Path(__file__).resolve().parents[2]
 FORMATS = {

@@ -23,7 +23,7 @@ from mmpretrain.apis import ModelHub, list_models
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
-from serkd_mm.distillers.config_errors import ConfigError
+from serkd_mm.config_errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 PAIR = ROOT / 'configs' / 'serkd' / '_base_' / 'any_pair.py'

@@ -13,8 +13,8 @@ from mmengine.logging import print_log
 from mmpretrain.apis import ModelHub, list_models
 from mmpretrain.models import BaseClassifier
 
-from .config_errors import ConfigError, build_module, suggest
-from .input_statistics import check_preprocessor
+from ..config_errors import ConfigError, build_module, suggest
+from .preprocessors import check_preprocessor
 
 _MMPRETRAIN_CONFIGS = Path(mmpretrain.__file__).parent / '.mim' / 'configs'
 

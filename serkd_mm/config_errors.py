@@ -11,7 +11,7 @@ from typing import Any
 from mmpretrain.registry import MODELS
 from torch import nn
 
-from ..errors import UserError
+from .errors import UserError
 
 
 class ConfigError(UserError, ValueError):
