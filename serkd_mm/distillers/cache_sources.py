@@ -119,7 +119,7 @@ def build_teacher(sources: Sequence[CacheSource], seed: int) -> FrozenTeacher:
     config = {**sources[0].config.model.teacher, 'taps': paths}
     teacher = FrozenTeacher(config, set(paths), sources[0].statistics, (3, 1, 1))  # The size is that of default taps.
     teacher.load()
-    teacher.config.execution.compile_backbone(teacher.model, teacher.taps.modules)
+    teacher.shorten()  # Each training has been built, which ran the whole teacher once.
     return teacher
 
 

@@ -58,7 +58,7 @@ class FrozenTeacher(nn.Module):
         self.renormalize = Renormalize(student_statistics, own or student_statistics)
         self.config.execution.apply_memory_format(self.model)
         _store_weights(self.model, self.config.dtype)
-        self.loaded = False
+        self.loaded = self.stops_early = False
         self.requires_grad_(False)
         self.eval()
 
@@ -80,7 +80,8 @@ class FrozenTeacher(nn.Module):
         inputs = inputs.to(dtype)
         if self.config.input_size is not None:
             inputs = F.interpolate(inputs, self.config.input_size, mode='bicubic', antialias=True)
-        with self.autocast(inputs.device.type), self.taps.record(tuple(inputs.shape[-2:])) as features:
+        size = tuple(inputs.shape[-2:])
+        with self.autocast(inputs.device.type), self.taps.record(size, self.stops_early) as features:
             self.model(self.renormalize(inputs), mode='tensor')
         return features
 
@@ -95,6 +96,15 @@ class FrozenTeacher(nn.Module):
             return nullcontext()
         mixed = dtype != torch.float32
         return torch.autocast(device, dtype if mixed else None, enabled=mixed)
+
+    def shorten(self) -> None:
+        """Stop every further run after the last used tap, and compile the backbone if ``compile`` is on.
+
+        Call it after a run of the whole teacher, which finds a tap that runs more than once. Compiled before, the code would
+        fit the batch size of that run only.
+        """
+        self.stops_early = True
+        self.config.execution.compile_backbone(self.model, self.taps.modules)
 
     def load(self) -> None:
         """Load the weights at the first call, when training starts.

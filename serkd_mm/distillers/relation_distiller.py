@@ -101,7 +101,7 @@ class RelationDistiller(BaseClassifier):
         # Compile after the dry run: code compiled for its two images would not fit a whole batch.
         execution.compile_backbone(self.student, self.student_taps.modules)
         if isinstance(self.teacher, FrozenTeacher):
-            self.teacher.config.execution.compile_backbone(self.teacher.model, self.teacher.taps.modules)
+            self.teacher.shorten()
 
     def _build_teacher(self, config: Mapping) -> FrozenTeacher | CachedTeacher:
         if isinstance(config, Mapping) and config.get('cache') is not None:

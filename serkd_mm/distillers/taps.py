@@ -1,8 +1,8 @@
 """Taps: features collected from inside a model, given by module path."""
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -10,8 +10,13 @@ from torch import nn
 
 from ..config_errors import ConfigError, suggest
 from ..tokenizers import Feature
+from .model_parts import num_extra_tokens_of
 
 _STEP = re.compile(r'(?:^|\.)(?P<name>\w+)|\[(?P<index>-?\d+)\]')
+
+
+class _AllCollected(Exception):
+    """Raised inside a model when its last tap has been collected, to end the run."""
 
 
 class Taps:
@@ -35,7 +40,7 @@ class Taps:
         for name, path in self.paths.items():
             trail = _follow(model, path, f'{key}.{name}')
             self._modules[name] = trail[-1]
-            counts = [module.num_extra_tokens for module in trail if hasattr(module, 'num_extra_tokens')]
+            counts = [number for module in trail if (number := num_extra_tokens_of(module)) is not None]
             self._num_extra_tokens[name] = counts[-1] if counts else None
 
     @property
@@ -44,11 +49,13 @@ class Taps:
         return list(self._modules.values())
 
     @contextmanager
-    def record(self, image_size: tuple[int, int]) -> Iterator[dict[str, Feature]]:
+    def record(self, image_size: tuple[int, int], stop: bool = False) -> Iterator[dict[str, Feature]]:
         """Collect the outputs of the tapped modules while the model runs; hooks exist only in this context.
 
         Args:
             image_size: Height and width in pixels of the images.
+            stop: Whether to end the context, and with it the run of the model, as soon as all taps are collected. A tap that
+                would run twice is then not noticed. Default: False.
 
         Yields:
             The features by tap, complete when the context ends.
@@ -61,13 +68,17 @@ class Taps:
         needs_graph = torch.is_grad_enabled()
         with ExitStack() as hooks:
             for name, module in self._modules.items():
-                hooks.enter_context(module.register_forward_hook(self._hook(name, image_size, features, needs_graph)))
-            yield features
+                hook = self._hook(name, image_size, features, needs_graph, stop)
+                hooks.enter_context(module.register_forward_hook(hook))
+            with suppress(_AllCollected):
+                yield features
         for name in self._modules:
             if name not in features:
                 raise ConfigError(f'{self._where(name)} was not run by the model, so it has no feature to distill')
 
-    def _hook(self, name: str, image_size: tuple[int, int], features: dict[str, Feature], needs_graph: bool):
+    def _hook(
+        self, name: str, image_size: tuple[int, int], features: dict[str, Feature], needs_graph: bool, stop: bool
+    ) -> Callable:
         def collect(_module: nn.Module, _inputs: tuple, output: Any) -> None:
             tensor = single_tensor(output)
             if tensor is None:
@@ -81,6 +92,8 @@ class Taps:
                     'checkpointing'
                 )
             features[name] = Feature(tensor, image_size, self._num_extra_tokens[name])
+            if stop and len(features) == len(self._modules):
+                raise _AllCollected
 
         return collect
 
