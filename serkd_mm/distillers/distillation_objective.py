@@ -1,4 +1,4 @@
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -9,6 +9,7 @@ from ..config_errors import ConfigError, build_module, check_name, prefix_errors
 from ..losses.base_loss import BaseDistillationLoss
 from ..tokenizers import Feature
 from .targets import GridShape, Reading, SourceTap, Targets
+from .teachers import choose_teacher
 from .views import TapTokenizer, View
 
 Features = Mapping[str, Feature]
@@ -23,9 +24,12 @@ class DistillationObjective(nn.Module):
         losses: Loss configs by name, each with the setting ``on``: the view or the tap that it reads. None removes a loss of
             a base config. A loss on a view of several taps is the mean over the taps.
         tap_names: Names of the student's taps.
+        teachers: Names in ``model.teachers``. A view, or a loss on a tap, names the one that it reads by the setting
+            ``teacher``. Default: None, one teacher.
 
     Attributes:
         source_of: The view or tap that each loss reads.
+        teacher_of: Name of the teacher that each loss reads.
         losses: Loss modules by loss and tap.
         views: The views that a loss reads, by name.
         tokenizers: Tokenizers by name; views of the same tap and with equal settings share one.
@@ -34,11 +38,15 @@ class DistillationObjective(nn.Module):
         ConfigError: A name, a setting or a component is wrong.
     """
 
-    def __init__(self, views: Mapping | None, losses: Mapping | None, tap_names: set[str]) -> None:
+    def __init__(
+        self, views: Mapping | None, losses: Mapping | None, tap_names: set[str], teachers: Collection[str] | None = None
+    ) -> None:
         super().__init__()
         views, losses = without_none(views, 'model.views'), without_none(losses, 'model.losses')
         self.losses, self.views, self.tokenizers = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         self.source_of: dict[str, str] = {}
+        self.teacher_of: dict[str, str] = {}
+        self._teachers = teachers
         built = {}
         for name, config in losses.items():
             built[name], self.source_of[name] = _build_loss(name, config, set(views) | tap_names)
@@ -53,11 +61,25 @@ class DistillationObjective(nn.Module):
             source = self.source_of[name]
             taps = self.views[source].taps if source in self.views else [source]
             self.losses[name] = nn.ModuleDict({tap: deepcopy(loss) for tap in taps})
+            self.teacher_of[name] = self._find_teacher(name, losses[name])
+        for name in sorted(set(teachers or ()) - set(self.teacher_of.values())):
+            raise ConfigError(
+                f'model.teachers.{name}: no loss reads this teacher. Set teacher={name!r} in a view or in a loss on a tap, '
+                f'or model.teachers.{name}=None'
+            )
 
     @property
     def used_taps(self) -> set[str]:
         """Names of the taps that a loss reads, directly or through a view."""
         return {tap for by_tap in self.losses.values() for tap in by_tap}
+
+    def taps_of(self, teacher: str) -> set[str]:
+        """Return the names of the taps that a loss reads of one teacher.
+
+        Args:
+            teacher: Name of the teacher.
+        """
+        return {tap for name, by_tap in self.losses.items() if self.teacher_of[name] == teacher for tap in by_tap}
 
     def forward(self, student: Features, targets: Targets) -> dict[str, torch.Tensor]:
         """Compute the weighted losses by name.
@@ -83,21 +105,23 @@ class DistillationObjective(nn.Module):
         return losses
 
     @torch.no_grad()
-    def targets(self, teacher: Features) -> Targets:
-        """Compute what each loss compares the student with, without a graph; every view and tap once.
+    def targets(self, features: Features, teacher: str | None = None) -> Targets:
+        """Compute what losses compare the student with, without a graph; every view and tap once.
 
         Args:
-            teacher: The teacher's features by tap.
+            features: The teacher's features by tap.
+            teacher: Name of the teacher, whose losses alone get targets. Default: None, the only teacher.
 
         Raises:
             ConfigError: The features do not fit a view.
         """
-        merged = self._merged(teacher, 'teacher', lambda name, _tap, grid: self.views[name].teacher_grid(grid))
+        merged = self._merged(features, 'teacher', lambda name, _tap, grid: self.views[name].teacher_grid(grid), teacher)
         tokens = {key: grid.flatten(2).mT for key, grid in merged.items()}
         return Targets(
             tensors={
-                (name, tap): tokens.get((self.source_of[name], tap), teacher[tap].tensor)
+                (name, tap): tokens.get((self.source_of[name], tap), features[tap].tensor)
                 for name, by_tap in self.losses.items()
+                if teacher in (None, self.teacher_of[name])
                 for tap in by_tap
             },
             grids={key: tuple(grid.shape[2:]) for key, grid in merged.items()},
@@ -120,13 +144,18 @@ class DistillationObjective(nn.Module):
         merged = self._merged(student, 'student', merge)
         return {key: grid.flatten(2).mT for key, grid in merged.items()}
 
-    def tokens(self, student: Features, teacher: Features) -> dict[str, dict[str, Pair]]:
+    def tokens(self, student: Features, teacher: Features | Mapping[str, Features]) -> dict[str, dict[str, Pair]]:
         """Compute the tokens ``(B, L, C_s)`` and ``(B, L, C_t)`` by view and tap; for pictures and reports.
+
+        Args:
+            student: The student's features by tap.
+            teacher: The teacher's features by tap; of several teachers by teacher, then tap.
 
         Raises:
             ConfigError: The features do not fit a view.
         """
-        targets = self.targets(teacher)
+        by_teacher = teacher if self._teachers and len(self._teachers) > 1 else {None: teacher}
+        targets = Targets.join(self.targets(features, name) for name, features in by_teacher.items())
         of_teacher = {(self.source_of[name], tap): tensor for (name, tap), tensor in targets.tensors.items()}
         tokens: dict[str, dict[str, Pair]] = {name: {} for name in self.views}
         for (view, tap), own in self.student_tokens(student, targets.grids).items():
@@ -145,12 +174,14 @@ class DistillationObjective(nn.Module):
     def _settings_of(self, source: str) -> dict[str, Any]:
         return self.views[source].settings if source in self.views else {}
 
-    def _merged(self, features: Features, side: str, merge: Callable) -> dict[SourceTap, torch.Tensor]:
+    def _merged(
+        self, features: Features, side: str, merge: Callable, teacher: str | None = None
+    ) -> dict[SourceTap, torch.Tensor]:
         """The merged grids of one side by view and tap; views with equal tokenizers tokenize once."""
         grids: dict[str, torch.Tensor] = {}
         merged = {}
         for name, view in self.views.items():
-            for tap, tokenizer in view.tokenizer_of.items():
+            for tap, tokenizer in view.tokenizer_of.items() if teacher in (None, view.teacher) else ():
                 with prefix_errors(f'model.views.{name}' + (f' (tap {tap!r})' if len(view.taps) > 1 else '')):
                     if tokenizer not in grids:
                         grids[tokenizer] = getattr(self.tokenizers[tokenizer], side)(features[tap])
@@ -161,6 +192,7 @@ class DistillationObjective(nn.Module):
         """Build a view, and its tokenizers unless another view shares them."""
         key = f'model.views.{name}'
         view = View(config, key)
+        view.teacher = choose_teacher(config, key, self._teachers)
         if name in tap_names:
             raise ConfigError(f"{key} has the name of a tap, so 'on' would be ambiguous")
         for tap in view.taps:
@@ -174,6 +206,19 @@ class DistillationObjective(nn.Module):
                 self.tokenizers[equal[0]] = tokenizer
             view.tokenizer_of[tap] = equal[0]
         self.views[name] = view
+
+    def _find_teacher(self, name: str, config: Mapping) -> str:
+        """Name of the teacher that a loss reads: that of its view, or of the loss itself if it is on a tap."""
+        source, key = self.source_of[name], f'model.losses.{name}'
+        if source not in self.views or self._teachers is None:
+            return choose_teacher(config, key, self._teachers)
+        of_view = self.views[source].teacher
+        if config.get('teacher') not in (None, of_view):
+            raise ConfigError(
+                f'{key}.teacher={config["teacher"]!r}: the loss is on model.views.{source}, which reads {of_view!r}. Leave '
+                'it out, or put the loss on another view'
+            )
+        return of_view
 
     def check_shared_parts(self) -> None:
         """Check, once all layers are built, that what student and teacher share has no parameters.
@@ -199,7 +244,7 @@ def _build_loss(name: str, config: Any, readable: set[str]) -> tuple[nn.Module, 
         )
     if not isinstance(config, Mapping):
         raise ConfigError(f'{key} must be a dict, but is {config!r}')
-    settings = {setting: value for setting, value in config.items() if setting != 'on'}
+    settings = {setting: value for setting, value in config.items() if setting not in ('on', 'teacher')}
     loss = build_module(settings, BaseDistillationLoss, key)
     source = config.get('on')
     if not isinstance(source, str) or source not in readable:

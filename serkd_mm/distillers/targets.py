@@ -1,6 +1,6 @@
 """What the losses compare the student with, and what they need of the teacher for it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +20,19 @@ class Targets:
 
     tensors: Mapping[SourceTap, torch.Tensor]
     grids: Mapping[SourceTap, GridShape]
+
+    @classmethod
+    def join(cls, parts: Iterable['Targets']) -> 'Targets':
+        """Return the targets of several teachers as one.
+
+        Args:
+            parts: The targets of each teacher; no loss and no view is in two of them.
+        """
+        parts = list(parts)
+        return cls(
+            tensors={key: tensor for part in parts for key, tensor in part.tensors.items()},
+            grids={key: shape for part in parts for key, shape in part.grids.items()},
+        )
 
 
 @dataclass(frozen=True)

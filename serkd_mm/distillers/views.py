@@ -8,6 +8,7 @@ from ..config_errors import ConfigError, build_module, check_keys
 from ..mergers.base_merger import BaseMerger
 from ..mergers.superpixel_refiner import SuperpixelRefiner
 from ..tokenizers.base_tokenizer import BaseTokenizer
+from .teachers import SINGLE
 
 
 class TapTokenizer(nn.Module):
@@ -33,14 +34,16 @@ class View(nn.Module):
     """How the token grids of one or several taps become the tokens that losses read.
 
     Args:
-        config: ``dict(tap, tokenizer, merger, refiner=None)``, or with ``taps``, a list, for several taps that share these
-            settings. Student and teacher share the merger; the refiner, one for each tap, is the student's alone.
+        config: ``dict(tap, tokenizer, merger, refiner=None, teacher=None)``, or with ``taps``, a list, for several taps that
+            share these settings. Student and teacher share the merger; the refiner, one for each tap, is the student's alone.
+            ``teacher`` names one of several teachers.
         key: Config key of the view, for messages.
 
     Attributes:
         taps: Names of the taps.
         settings: Settings of tokenizer and merger, which determine what the teacher's side computes.
         tokenizer_of: Name of the tokenizer that each tap is read with.
+        teacher: Name of the teacher that is read.
 
     Raises:
         ConfigError: A setting is unknown or missing, or a component cannot be built.
@@ -48,10 +51,11 @@ class View(nn.Module):
 
     def __init__(self, config: Mapping, key: str) -> None:
         super().__init__()
-        check_keys(config, ['tap', 'taps', 'tokenizer', 'merger', 'refiner'], key)
+        check_keys(config, ['tap', 'taps', 'tokenizer', 'merger', 'refiner', 'teacher'], key)
         self.tap_setting, self.taps = _taps_of(config, key)
         self.settings = {'tokenizer': config.get('tokenizer'), 'merger': config.get('merger')}
         self.tokenizer_of: dict[str, str] = {}
+        self.teacher = SINGLE
         self.merger = build_module(config.get('merger'), BaseMerger, f'{key}.merger')
         self.refiners = nn.ModuleDict()
         if config.get('refiner') is not None:
