@@ -44,6 +44,7 @@ class CachedTeacher:
 
     def __init__(self, config: Mapping, readings: Sequence[Reading], preprocessor: nn.Module) -> None:
         check_keys(config, TEACHER_SETTINGS, TEACHER_KEY)
+        self.key = TEACHER_KEY
         self.folder = config['cache']
         if not isinstance(self.folder, str):
             raise ConfigError(f'{CACHE_KEY} must be the path of a folder, but is {self.folder!r}')

@@ -86,8 +86,9 @@ def dry_run(distiller: nn.Module, input_size: tuple[int, int, int]) -> None:
 
 def _part_of(error: Exception, distiller: nn.Module) -> str:
     """Config key of the part in which an error was raised."""
-    in_teacher = any(frame.f_locals.get('self') is distiller.teacher for frame, _ in walk_tb(error.__traceback__))
-    return 'model.teacher' if in_teacher else 'model'
+    owners = [frame.f_locals.get('self') for frame, _ in walk_tb(error.__traceback__)]
+    running = [teacher for teacher in distiller.teachers.values() if any(owner is teacher for owner in owners)]
+    return running[0].key if running else 'model'
 
 
 def _set_modes(distiller: nn.Module) -> None:

@@ -45,6 +45,7 @@ class FrozenTeacher(nn.Module):
         key: str = TEACHER_KEY,
     ) -> None:
         super().__init__()
+        self.key = key
         self.config = TeacherConfig(config, key)
         self.model = self.config.source.build(f'{key}.model')
         taps = self.config.taps

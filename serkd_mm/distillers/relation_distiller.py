@@ -24,16 +24,17 @@ from .input_statistics import InputStatistics
 from .student_checkpoints import register_plain_student_hooks
 from .taps import Taps
 from .targets import Targets
+from .teachers import teacher_key, teacher_settings
 
-_SETTINGS = ['student', 'teacher', 'views', 'losses', 'input_size', 'data_preprocessor', 'init_cfg']
+_SETTINGS = ['student', 'teacher', 'teachers', 'views', 'losses', 'input_size', 'data_preprocessor', 'init_cfg']
 
 
 @MODELS.register_module()
 class RelationDistiller(BaseClassifier):
-    """A student that learns from labels and from a frozen teacher: equation 12 of SeRKD (arXiv:2503.21269).
+    """A student that learns from labels and from frozen teachers: equation 12 of SeRKD (arXiv:2503.21269).
 
     For mmengine and mmpretrain it is the student: it predicts as the student, and its checkpoints are the student's, plus
-    what only training needs under ``distill.``. A training step: the teacher runs and its taps fill, or its stored outputs
+    what only training needs under ``distill.``. A training step: each teacher runs and its taps fill, or its stored outputs
     are read; the student computes its task loss and its taps fill; each view turns tapped features into tokens, once; each
     loss reads its view.
 
@@ -42,8 +43,8 @@ class RelationDistiller(BaseClassifier):
             name. Taps that are left out are found, see :func:`default_taps`. For the other settings see
             :class:`ExecutionOptions`; they take effect in training.
         teacher: ``dict(model, checkpoint, ...)``, see :class:`TeacherConfig`, or with ``cache``, a folder of the teacher's
-            stored outputs, which are read instead of running it, see :class:`CachedTeacher`. None is for evaluation: neither
-            teacher nor losses are built, and the model cannot be trained. Default: None.
+            stored outputs, which are read instead of running it, see :class:`CachedTeacher`. Without any teacher the model
+            is for evaluation: losses are not built either, and it cannot be trained. Default: None.
         views: Views by name, ``dict(tap, tokenizer, merger, refiner=None)``, see :class:`View`. Default: None.
         losses: Losses by name, ``dict(type, on, ...)``, see :class:`DistillationObjective`. ``loss_cls`` is the student's
             task loss. Default: None.
@@ -51,6 +52,12 @@ class RelationDistiller(BaseClassifier):
             built. Default: None, the size of the student's backbone, or 3 x 224 x 224.
         data_preprocessor: The student's, unless the student's ``model`` has one inside. The runner passes the config's here.
         init_cfg: As in mmengine.
+        teachers: Several teachers by name instead of ``teacher``, without ``cache``. A view, or a loss on a tap, names the
+            one that it reads: ``teacher='NAME'``. Default: None.
+
+    Attributes:
+        teachers: The teachers by name; 'teacher' is the name of ``model.teacher``. Empty if the model was built for
+            evaluation. They are not submodules.
 
     Raises:
         ConfigError: Anything in the config is wrong; the message has the key and the nearest valid names.
@@ -65,6 +72,7 @@ class RelationDistiller(BaseClassifier):
         input_size: Sequence[int] | None = None,
         data_preprocessor: Mapping | None = None,
         init_cfg: Mapping | None = None,
+        teachers: Mapping | None = None,
         **unknown: Any,
     ) -> None:
         check_keys(unknown, _SETTINGS, 'model')
@@ -76,13 +84,14 @@ class RelationDistiller(BaseClassifier):
         model = source.build('model.student.model', data_preprocessor)
         super().__init__(init_cfg=init_cfg, data_preprocessor=model.data_preprocessor)
         self.student = model
-        # nn.Module does not register what is in a dict: state dicts, optimizers and DDP never see the teacher.
-        self._unregistered: dict[str, FrozenTeacher | CachedTeacher] = {}
-        if teacher is not None:
-            self._prepare_training(student, teacher, views, losses, input_size)
+        # nn.Module does not register what is in a dict: state dicts, optimizers and DDP never see a teacher.
+        self.teachers: dict[str, FrozenTeacher | CachedTeacher] = {}
+        settings = teacher_settings(teacher, teachers)
+        if settings:
+            self._prepare_training(student, settings, teachers is not None, views, losses, input_size)
         register_plain_student_hooks(self)
 
-    def _prepare_training(self, student, teacher, views, losses, input_size) -> None:
+    def _prepare_training(self, student, teachers, several, views, losses, input_size) -> None:
         """Build what evaluation does not need, and run it once."""
         check_float32(self.student)
         input_size = self.input_size = check_input_size(input_size) or default_input_size(self.student)
@@ -91,30 +100,39 @@ class RelationDistiller(BaseClassifier):
         execution.apply_memory_format(self.student)
         if not isinstance(taps, (Mapping, NoneType)):
             raise ConfigError(f'model.student.taps must be a dict of module paths, but is {taps!r}')
-        self.distill = DistillationObjective(views, losses, set(DEFAULT_TAPS if taps is None else taps))
+        tap_names = set(DEFAULT_TAPS if taps is None else taps)
+        self.distill = DistillationObjective(views, losses, tap_names, list(teachers) if several else None)
         used_taps = self.distill.used_taps
         if taps is None:
             taps = default_taps(self.student, used_taps, input_size, 'model.student.taps')
         self.student_taps = Taps(self.student, taps, used_taps, 'model.student.taps')
-        self._unregistered['teacher'] = self._build_teacher(teacher)
+        for name, settings in teachers.items():
+            self.teachers[name] = self._build_teacher(name, settings, several)
         dry_run(self, input_size)
         # Compile after the dry run: code compiled for its two images would not fit a whole batch.
         execution.compile_backbone(self.student, self.student_taps.modules)
-        if isinstance(self.teacher, FrozenTeacher):
-            self.teacher.shorten()
+        for teacher in self.teachers.values():
+            if isinstance(teacher, FrozenTeacher):
+                teacher.shorten()
 
-    def _build_teacher(self, config: Mapping) -> FrozenTeacher | CachedTeacher:
+    def _build_teacher(self, name: str, config: Any, several: bool) -> FrozenTeacher | CachedTeacher:
+        key = teacher_key(name, several)
         if isinstance(config, Mapping) and config.get('cache') is not None:
+            if several:
+                raise ConfigError(
+                    f'{key}.cache: a cache holds the outputs of one teacher, model.teacher. Run this teacher '
+                    f'({key}.cache=None), or distill from one'
+                )
             return CachedTeacher(config, self.distill.readings(), self.data_preprocessor)
         statistics = InputStatistics.from_preprocessor(self.student.data_preprocessor)
-        # The student's initial weights are the same ones whether its teacher is built or its outputs are read from a cache.
+        # Neither the student's initial weights nor those of a random teacher depend on what other teachers are built.
         with seeded(derive_seed(torch.initial_seed(), 1)):
-            return FrozenTeacher(config, self.distill.used_taps, statistics, self.input_size)
+            return FrozenTeacher(config, self.distill.taps_of(name), statistics, self.input_size, key)
 
     @property
     def teacher(self) -> FrozenTeacher | CachedTeacher | None:
-        """The teacher, which is not a submodule; None if the model was built for evaluation."""
-        return self._unregistered.get('teacher')
+        """The only teacher; None if there are several, or if the model was built for evaluation."""
+        return next(iter(self.teachers.values())) if len(self.teachers) == 1 else None
 
     @property
     def backbone(self) -> nn.Module:
@@ -156,54 +174,57 @@ class RelationDistiller(BaseClassifier):
         Raises:
             ConfigError: The model was built for evaluation, or the features do not fit a view or a loss.
         """
-        self._load_teacher()
+        self._load_teachers()
         return self.distillation_step(inputs, data_samples)
 
     def distillation_step(self, inputs: torch.Tensor, data_samples: list[DataSample]) -> dict[str, torch.Tensor]:
-        """Compute the losses as :meth:`loss` does, without loading the teacher's weights (the dry run must not)."""
+        """Compute the losses as :meth:`loss` does, without loading the teachers' weights (the dry run must not)."""
         targets = self.targets(inputs, data_samples)
         student, task_losses = self._run_student(inputs, partial(self.student.loss, data_samples=data_samples))
         task_losses = {'loss_cls' if name == 'loss' else name: value for name, value in task_losses.items()}
         return {**task_losses, **self.distill(student, targets)}
 
     def targets(self, inputs: torch.Tensor, data_samples: list[DataSample]) -> Targets:
-        """Return what the losses compare the student with: computed by the teacher, or read from its cache.
+        """Return what the losses compare the student with: computed by each teacher, or read from a cache.
 
         Args:
-            inputs: Preprocessed images ``(B, 3, H, W)``, for the teacher.
+            inputs: Preprocessed images ``(B, 3, H, W)``, for the teachers.
             data_samples: Their records, for a cache.
         """
         if isinstance(self.teacher, CachedTeacher):
             return self.teacher(data_samples, inputs.device)
-        return self.distill.targets(self.teacher(inputs))
+        return Targets.join(self.distill.targets(teacher(inputs), name) for name, teacher in self.teachers.items())
 
-    def extract_features(self, inputs: torch.Tensor) -> tuple[dict[str, Feature], dict[str, Feature]]:
+    def extract_features(self, inputs: torch.Tensor) -> tuple[dict[str, Feature], dict]:
         """Collect the tapped features of both sides.
 
         Args:
             inputs: Images ``(B, 3, H, W)``, preprocessed for the student.
 
         Returns:
-            The student's features and the teacher's, the latter without a graph, by tap.
+            The student's features by tap, and the teacher's by tap, without a graph. The latter are by name of the teacher,
+            then by tap, if there are several.
 
         Raises:
-            ConfigError: The model was built for evaluation or with ``teacher.cache``, or the teacher's weights cannot be
+            ConfigError: The model was built for evaluation or with ``teacher.cache``, or a teacher's weights cannot be
                 loaded.
         """
-        self._load_teacher()
+        self._load_teachers()
         if isinstance(self.teacher, CachedTeacher):
             raise ConfigError(
                 f'model.teacher.cache={self.teacher.folder!r}: the teacher is not built, so its features cannot be '
                 'computed. Set model.teacher.cache=None'
             )
-        teacher = self.teacher(inputs)
-        return self._run_student(inputs, self.student)[0], teacher
+        features = {name: teacher(inputs) for name, teacher in self.teachers.items()}
+        student, _ = self._run_student(inputs, self.student)
+        return student, features if self.teacher is None else next(iter(features.values()))
 
-    def _load_teacher(self) -> None:
-        """Load the teacher's weights, unless that has been done."""
-        if self.teacher is None:
+    def _load_teachers(self) -> None:
+        """Load the teachers' weights, unless that has been done."""
+        if not self.teachers:
             raise ConfigError('model.teacher is None: this model was built for evaluation and has nothing to distill from')
-        self.teacher.load()
+        for teacher in self.teachers.values():
+            teacher.load()
 
     def _run_student(self, inputs: torch.Tensor, run: Callable) -> tuple[dict[str, Feature], Any]:
         """Run the student once; return its features and its output."""
@@ -224,11 +245,11 @@ class RelationDistiller(BaseClassifier):
         return self.student.get_layer_depth(param_name.removeprefix('student.'))
 
     def init_weights(self) -> None:
-        """Initialize the student by its config and load the teacher's weights; the runner calls this before training.
+        """Initialize the student by its config and load the teachers' weights; the runner calls this before training.
 
         Raises:
-            ConfigError: The teacher's checkpoint cannot be read or does not match.
+            ConfigError: A teacher's checkpoint cannot be read or does not match.
         """
         super().init_weights()
-        if self.teacher is not None:
-            self.teacher.load()
+        for teacher in self.teachers.values():
+            teacher.load()

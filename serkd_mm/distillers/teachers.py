@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from .config_errors import ConfigError, suggest
+from ..config_errors import ConfigError, suggest
 
 SINGLE = 'teacher'
 

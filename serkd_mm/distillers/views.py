@@ -35,8 +35,8 @@ class View(nn.Module):
 
     Args:
         config: ``dict(tap, tokenizer, merger, refiner=None, teacher=None)``, or with ``taps``, a list, for several taps that
-            share these settings. Student and teacher share the merger; the refiner, one for each tap, is the student's alone.
-            ``teacher`` names one of several teachers.
+            share these settings. ``teacher`` names one of several teachers. Student and teacher share the merger; the
+            refiner, one for each tap, is the student's alone.
         key: Config key of the view, for messages.
 
     Attributes:
