@@ -126,7 +126,7 @@ def test_the_student_runs_once_and_teachers_are_no_submodules():
     tokenizer = next(iter(model.distill.tokenizers.values()))
     tokenizer.student.register_forward_hook(lambda *_: calls.append('tokenizer'))
     for name, teacher in model.teachers.items():
-        teacher.model.register_forward_hook(lambda *_, name=name: calls.append(name))
+        teacher.model.register_forward_pre_hook(lambda *_, name=name: calls.append(name))
     assert len(model.distill.tokenizers) == 1  # It runs once for each model, although three views read it.
     step(model)
     assert sorted(calls) == ['clip', 'dino', 'student', *['tokenizer'] * 3]
