@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 from mmpretrain.registry import MODELS
@@ -50,6 +51,20 @@ def check_keys(config: Mapping, valid: Iterable[str], key: str) -> None:
     for name in config:
         if name not in valid:
             raise ConfigError(f'{key}.{name} is not a setting. {suggest(name, valid)}')
+
+
+def check_file(path: str, key: str) -> None:
+    """Check that a file exists.
+
+    Raises:
+        ConfigError: It does not; the message names similar files in its folder.
+    """
+    folder = Path(path).parent
+    if not Path(path).is_file():
+        hint = (
+            suggest(path, map(str, folder.iterdir())) if folder.is_dir() else f'There is no folder {str(folder)!r} either.'
+        )
+        raise ConfigError(f'{key}={path!r}: there is no such file. {hint}')
 
 
 def check_boolean(value: Any, key: str) -> bool:

@@ -151,7 +151,7 @@ def models_table(model: nn.Module) -> Table:
     channels, *student_size = model.input_size
     sides = {'student': (model.student, student_size)}
     if not is_cached(model):
-        sides['teacher'] = (model.teacher.model, model.teacher.config.input_size or student_size)
+        sides['teacher'] = (model.teacher.model, model.teacher.input_size or student_size)
     for side, (part, size) in sides.items():
         shape = (channels, *size)
         with model.teacher.autocast('cpu') if side == 'teacher' else nullcontext():

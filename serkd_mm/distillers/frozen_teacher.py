@@ -13,6 +13,7 @@ from .default_taps import default_taps
 from .input_statistics import InputStatistics, Renormalize
 from .taps import Taps
 from .teacher_config import TEACHER_KEY, TeacherConfig
+from .teacher_size import SizedTeacher
 from .teacher_weights import fetch_on_all_ranks, load_on_all_ranks
 
 # Layers that compute in the autocast dtype, and hold nearly all weights of a classifier.
@@ -47,10 +48,11 @@ class FrozenTeacher(nn.Module):
         super().__init__()
         self.key = key
         self.config = TeacherConfig(config, key)
-        self.model = self.config.source.build(f'{key}.model')
+        sized = SizedTeacher(self.config.source, student_size, self.config.input_size, key)
+        self.source, self.model, self.input_size = sized.source, sized.model, sized.size
         taps = self.config.taps
         if taps is None:
-            image_shape = (student_size[0], *(self.config.input_size or student_size[1:]))
+            image_shape = (student_size[0], *(self.input_size or student_size[1:]))
             taps = default_taps(self.model, used_taps, image_shape, f'{key}.taps')
         self.taps = Taps(self.model, taps, used_taps, f'{key}.taps')
         own = (
@@ -79,8 +81,8 @@ class FrozenTeacher(nn.Module):
         if (self.renormalize.scale.device, self.renormalize.scale.dtype) != (inputs.device, dtype):
             self.to(inputs.device, dtype)
         inputs = inputs.to(dtype)
-        if self.config.input_size is not None:
-            inputs = F.interpolate(inputs, self.config.input_size, mode='bicubic', antialias=True)
+        if self.input_size is not None:
+            inputs = F.interpolate(inputs, self.input_size, mode='bicubic', antialias=True)
         size = tuple(inputs.shape[-2:])
         with self.autocast(inputs.device.type), self.taps.record(size, self.stops_early) as features:
             self.model(self.renormalize(inputs), mode='tensor')

@@ -3,9 +3,9 @@ from typing import Any
 
 import torch
 
-from ..config_errors import ConfigError, check_boolean, check_keys, prefix_errors, suggest
+from ..config_errors import ConfigError, check_boolean, check_file, check_keys, prefix_errors, suggest
 from ..fileio.urls import check_url, is_url, reveal
-from ..model_sources import ModelSource, WeightsFile, check_file, find_model, published_hash
+from ..model_sources import ModelSource, WeightsFile, find_model, published_hash
 from ..ops.sizes import height_and_width
 from .execution_options import ExecutionOptions
 

@@ -1,13 +1,18 @@
-"""Where models come from: mmpretrain's zoo, config files and dicts; and the files of their weights."""
+"""Where models come from: mmpretrain's zoo, config files, dicts, timm, Hugging Face; and the files of their weights."""
 
-from .model_source import ModelSource, check_file, drop_empty_pretrained, find_model
+from .empty_pretrained import drop_empty_pretrained
+from .find_model import find_model
+from .hub_file import HubFile
+from .hugging_face_model import HuggingFaceModel
+from .model_source import ModelSource
 from .preprocessors import check_preprocessor
 from .weights_file import WeightsFile, published_hash
 
 __all__ = [
+    'HubFile',
+    'HuggingFaceModel',
     'ModelSource',
     'WeightsFile',
-    'check_file',
     'check_preprocessor',
     'drop_empty_pretrained',
     'find_model',

@@ -1,44 +1,44 @@
-"""Models of mmpretrain given by a dict, a config file or a zoo name."""
+"""A model to build, from mmpretrain: given by a dict, a config file or a zoo name. The base of the other sources."""
 
-import logging
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
 
-import mmpretrain
+import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.logging import print_log
-from mmpretrain.apis import ModelHub, list_models
 from mmpretrain.models import BaseClassifier
+from torch import nn
 
-from ..config_errors import ConfigError, build_module, suggest
+from ..config_errors import ConfigError, build_module
+from .hub_file import HubFile
 from .preprocessors import check_preprocessor
-
-_MMPRETRAIN_CONFIGS = Path(mmpretrain.__file__).parent / '.mim' / 'configs'
+from .weights_file import WeightsFile, published_hash
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model to build: its config, and the URL of its zoo weights.
+    """A model to build: its config, and what its publisher says about its weights and its input.
 
     Attributes:
         config: The ``model`` dict.
-        data_preprocessor: The preprocessor of its config file. Default: None, if there is no file.
-        weights: URL of the zoo's weights. Default: None, if the model is not from the zoo or the zoo has none.
+        data_preprocessor: The preprocessor of its publisher or config file. Default: None, not known.
+        weights: URL of the publisher's weights. Default: None, there are none.
+        image_size: Height and width of the images that the publisher evaluates the model with. Default: None, not known.
+        shown: The model in messages. Default: 'a dict'.
     """
 
     config: ConfigDict
     data_preprocessor: ConfigDict | None = None
     weights: str | None = None
+    image_size: tuple[int, int] | None = None
+    shown: str = 'a dict'
 
     def build(self, key: str, data_preprocessor: Mapping | None = None) -> BaseClassifier:
         """Build the model.
 
         Args:
             key: Config key of the model, for messages.
-            data_preprocessor: Used instead of the one in the model's config file, unless the model dict has one inside.
+            data_preprocessor: Used instead of :attr:`data_preprocessor`, unless the model dict has one inside.
                 Default: None.
 
         Raises:
@@ -53,92 +53,52 @@ class ModelSource:
 
     @property
     def has_preprocessor(self) -> bool:
-        """Whether the config defines how the model's input is normalized."""
+        """Whether it is known how the model's input is normalized."""
         return self.data_preprocessor is not None or self.config.get('data_preprocessor') is not None
 
+    def resized(self, image_size: tuple[int, int]) -> 'ModelSource':
+        """Return the source of the model for images of another height and width.
 
-def find_model(model: Any, key: str) -> ModelSource:
-    """Find a model by the setting ``model`` of a student or teacher.
+        mmpretrain's models resize their position embeddings when they run.
+        """
+        return self
 
-    Args:
-        model: A ``model`` dict, the path of a config file, ``'mmpretrain::<config>'``, or a name of mmpretrain's zoo.
-        key: Config key of ``model``, for messages.
+    def published_weights(self, key: str) -> WeightsFile | HubFile:
+        """Return the file of the publisher's weights, without reading it.
 
-    Raises:
-        ConfigError: There is no such file or zoo name, or ``model`` is neither a dict nor a string.
-    """
-    if isinstance(model, Mapping):
-        return ModelSource(ConfigDict(deepcopy(dict(model))))
-    if not isinstance(model, (str, Path)):
-        raise ConfigError(f'{key} must be a dict, a config file or a name of the model zoo, but is {model!r}')
-    name = str(model)
-    if name.endswith('.py'):
-        path = name.replace('mmpretrain::', f'{_MMPRETRAIN_CONFIGS}/')
-        check_file(path, key)
-        try:
-            config = Config.fromfile(path)
-        except Exception as error:  # A config file is code: it may raise anything.
-            raise ConfigError(f'{key}={path!r} could not be read: {error}') from error
-        return ModelSource(config.model, config.get('data_preprocessor'))
-    zoo = list_models()
-    if name not in zoo:
-        raise ConfigError(f'{key}={name!r} is not in the model zoo. {suggest(name, zoo)}')
-    metainfo = ModelHub.get(name)
-    config = deepcopy(metainfo.config)  # A copy: the zoo caches its config.
-    return ModelSource(config.model, config.get('data_preprocessor'), metainfo.weights)
+        Args:
+            key: Config key of the model, for messages.
 
+        Raises:
+            ConfigError: Its publisher has no weights for this model.
+        """
+        if self.weights is None:
+            raise ConfigError(f"{key} is {self.shown}, and mmpretrain's zoo has no weights for it")
+        return WeightsFile(self.weights, published_hash(self.weights, in_zoo=True))
 
-def drop_empty_pretrained(config: Any, key: str) -> None:
-    """Remove each ``init_cfg`` of type 'Pretrained' without a checkpoint from a nested config, in place, and log it.
+    def convert(self, state_dict: dict[str, torch.Tensor], model: nn.Module, where: str) -> dict[str, torch.Tensor]:
+        """Rename and reshape weights in the publisher's own format into those of the model that was built.
 
-    Configs of the zoo for fine-tuning have these, as a place for a checkpoint. mmengine would try to load ``''``. Without
-    it, the module is initialized as if the config had no ``init_cfg``.
+        Args:
+            state_dict: Weights by name.
+            model: The model that was built from this source.
+            where: Start of the error messages.
 
-    Args:
-        config: A model config. Dicts, lists and tuples inside it are searched.
-        key: Its config key, for messages.
-    """
-    if isinstance(config, Mapping):
-        given = config.get('init_cfg')
-        kept = [entry for entry in _as_list(given) if not _is_empty_pretrained(entry)]
-        if len(kept) < len(_as_list(given)):
-            print_log(
-                f"{key}.init_cfg is of type 'Pretrained' and has no checkpoint: the module starts from random weights. Set "
-                f'{key}.init_cfg.checkpoint to start from pretrained ones.',
-                logger='current',
-                level=logging.WARNING,
-            )
-            config.pop('init_cfg')
-            if kept:
-                config['init_cfg'] = kept
-        for name, value in config.items():
-            drop_empty_pretrained(value, f'{key}.{name}')
-    elif isinstance(config, (list, tuple)):
-        for index, value in enumerate(config):
-            drop_empty_pretrained(value, f'{key}[{index}]')
+        Raises:
+            ConfigError: Something is missing, or would be left over.
+        """
+        return state_dict
+
+    def with_config(self, **changes) -> 'ModelSource':
+        """Return this source with other settings in its config."""
+        return replace(self, config=ConfigDict({**deepcopy(self.config), **changes}))
 
 
-def _as_list(init_cfg: Any) -> list:
-    """The entries of an ``init_cfg``, which may be one dict or a list of them."""
-    return list(init_cfg) if isinstance(init_cfg, (list, tuple)) else [init_cfg]
-
-
-def _is_empty_pretrained(entry: Any) -> bool:
-    """Whether an entry of an ``init_cfg`` loads a checkpoint that is empty."""
-    if not isinstance(entry, Mapping) or entry.get('checkpoint', '') not in ('', None):
-        return False
-    return getattr(entry.get('type'), '__name__', entry.get('type')) in ('Pretrained', 'PretrainedInit')
-
-
-def check_file(path: str, key: str) -> None:
-    """Check that a file exists.
-
-    Raises:
-        ConfigError: It does not; the message names similar files in its folder.
-    """
-    folder = Path(path).parent
-    if not Path(path).is_file():
-        hint = (
-            suggest(path, map(str, folder.iterdir())) if folder.is_dir() else f'There is no folder {str(folder)!r} either.'
-        )
-        raise ConfigError(f'{key}={path!r}: there is no such file. {hint}')
+def evaluated_size(config: Config) -> tuple[int, int] | None:
+    """Return the height and width that the test pipeline of a config crops or resizes images to; None if it does not."""
+    pipeline = ((config.get('test_dataloader') or {}).get('dataset') or {}).get('pipeline') or []
+    sizes = [size for transform in pipeline for size in (transform.get('crop_size'), transform.get('scale')) if size]
+    if not sizes:
+        return None
+    size = sizes[-1]
+    return tuple(reversed(size)) if isinstance(size, (tuple, list)) else (size, size)
