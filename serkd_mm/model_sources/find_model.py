@@ -34,7 +34,9 @@ def find_model(model: Any, key: str) -> ModelSource:
     if isinstance(model, Mapping):
         return _of_dict(ConfigDict(deepcopy(dict(model))), key)
     if not isinstance(model, (str, Path)):
-        raise ConfigError(f'{key} must be a dict, a config file or the name of a model, but is {model!r}')
+        raise ConfigError(
+            f"{key} must be a dict, a config file or a name of mmpretrain's zoo, timm or Hugging Face, but is {model!r}"
+        )
     name = str(model)
     if name.startswith('timm:'):
         return TimmSource.from_name(name.removeprefix('timm:'), key)

@@ -44,7 +44,7 @@ class HubFile:
         return self._cached() is not None
 
     def fetch(self, stop: Event | None = None) -> None:
-        """Make :attr:`path` exist on this machine, in the cache of the hub (``$HF_HUB_CACHE``). A cached file is not updated.
+        """Make :attr:`path` exist on this machine, in the hub's cache (``$HF_HUB_CACHE``). A cached file is not updated.
 
         Args:
             stop: Not used: the hub's own client downloads. Default: None.
