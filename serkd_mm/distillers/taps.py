@@ -62,23 +62,31 @@ class Taps:
 
         Raises:
             ConfigError: A tapped module did not run, ran twice, did not return a single tensor, or ran without a graph in a
-                model that runs with one.
+                model that runs with one; or its output was modified in place afterwards.
         """
         features: dict[str, Feature] = {}
-        needs_graph = torch.is_grad_enabled()
+        versions: dict[str, int] = {}
         with ExitStack() as hooks:
             for name, module in self._modules.items():
-                hook = self._hook(name, image_size, features, needs_graph, stop)
+                hook = self._hook(name, image_size, features, versions, stop)
                 hooks.enter_context(module.register_forward_hook(hook))
             with suppress(_AllCollected):
                 yield features
         for name in self._modules:
             if name not in features:
                 raise ConfigError(f'{self._where(name)} was not run by the model, so it has no feature to distill')
+            # The losses would read what an inplace activation has made of it.
+            if _version(features[name].tensor) != versions[name]:
+                raise ConfigError(
+                    f'{self._where(name)}: the model modifies this output in place afterwards, mostly by an inplace '
+                    'activation. Tap the module that does, or set inplace=False there'
+                )
 
     def _hook(
-        self, name: str, image_size: tuple[int, int], features: dict[str, Feature], needs_graph: bool, stop: bool
+        self, name: str, image_size: tuple[int, int], features: dict[str, Feature], versions: dict[str, int], stop: bool
     ) -> Callable:
+        needs_graph = torch.is_grad_enabled()
+
         def collect(_module: nn.Module, _inputs: tuple, output: Any) -> None:
             tensor = single_tensor(output)
             if tensor is None:
@@ -92,6 +100,7 @@ class Taps:
                     'checkpointing'
                 )
             features[name] = Feature(tensor, image_size, self._num_extra_tokens[name])
+            versions[name] = _version(tensor)
             if stop and len(features) == len(self._modules):
                 raise _AllCollected
 
@@ -107,6 +116,11 @@ def single_tensor(output: Any) -> torch.Tensor | None:
         tensors = [item for item in output if isinstance(item, torch.Tensor)]
         (output,) = tensors if len(tensors) == 1 else (None,)
     return output if isinstance(output, torch.Tensor) else None
+
+
+def _version(tensor: torch.Tensor) -> int:
+    """A number that grows with each modification in place; tensors of inference mode have none."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def _select(paths: Any, used: set[str], key: str) -> dict[str, str]:

@@ -71,6 +71,19 @@ def test_a_tap_that_runs_twice_is_found_by_the_whole_run_of_the_build():
         MODELS.build(config)
 
 
+@pytest.mark.parametrize('side', ['student', 'teacher'])
+def test_a_tap_that_is_modified_in_place_afterwards_is_refused(side):
+    # With the inplace activation after it, the loss would read another feature, and another one if the teacher stops there.
+    config = cnn_distiller_config(losses__loss_kd=None)
+    config[side].taps = dict(stage1='backbone.layer1[0].bn1')
+    for view in config.views.values():
+        view.taps = ['stage1']
+    with pytest.raises(
+        ConfigError, match=rf"model\.{side}\.taps\.stage1='backbone\.layer1\[0\]\.bn1'.*modifies .* in place"
+    ):
+        MODELS.build(config)
+
+
 def test_a_cache_is_made_with_a_teacher_that_stops(tmp_path):
     config = training_config(tmp_path, tmp_path / 'work')
     config.model = distiller_config(**NO_LOGITS, teacher__taps=dict(patches='backbone.layers[0]'))
