@@ -15,7 +15,20 @@ except ImportError as error:
         '`pip install "serkd-mm[mmlab]"`, or their maintained forks with `pip install "serkd-mm[onedl]"`.'
     ) from error
 
-from . import distillers, heads, hooks, losses, mergers, optim, runner, strategies, teacher_cache, tokenizers, visualization
+from . import (
+    distillers,
+    evaluation,
+    heads,
+    hooks,
+    losses,
+    mergers,
+    optim,
+    runner,
+    strategies,
+    teacher_cache,
+    tokenizers,
+    visualization,
+)
 from .fileio import allow_mmengine_checkpoints
 
 allow_mmengine_checkpoints()
@@ -23,6 +36,7 @@ allow_mmengine_checkpoints()
 __all__ = [
     '__version__',
     'distillers',
+    'evaluation',
     'heads',
     'hooks',
     'losses',

@@ -11,6 +11,7 @@ from torch import nn
 from ..config_errors import ConfigError
 from ..heads.distilled_head import DistilledHead
 from ..tokenizers import Feature, GridTokenizer
+from .model_parts import backbone_of, backbone_path
 from .taps import single_tensor
 
 DEFAULT_TAPS = ('patches', 'logits')
@@ -31,7 +32,9 @@ _PATCHES = {
 }
 
 
-def default_taps(model: nn.Module, used: set[str], input_size: tuple[int, int, int], key: str) -> dict[str, str]:
+def default_taps(
+    model: nn.Module, used: set[str], input_size: tuple[int, int, int], key: str, last_block: bool = False
+) -> dict[str, str]:
     """Find the taps ``patches`` and ``logits`` of any model.
 
     ``patches`` is the output of the last block of the backbone whose tokens or positions are about 16 pixels apart or less,
@@ -44,6 +47,8 @@ def default_taps(model: nn.Module, used: set[str], input_size: tuple[int, int, i
         used: The taps that a loss reads.
         input_size: Channels, height and width of the images to run the model on.
         key: Config key of the taps, for messages.
+        last_block: Whether ``patches`` is the last block with a grid of features, however coarse; for a student whose losses
+            would leave the later blocks untrained. Default: False.
 
     Returns:
         The module path of each used tap.
@@ -52,7 +57,10 @@ def default_taps(model: nn.Module, used: set[str], input_size: tuple[int, int, i
         ConfigError: The model cannot be run on such images, or has no grid of features or no logits.
     """
     outputs = _outputs(model, input_size, key)
-    find = {'patches': lambda: _patches(model, outputs, input_size[1:], key), 'logits': lambda: _logits(model, outputs, key)}
+    find = {
+        'patches': lambda: _patches(model, outputs, input_size[1:], key, last_block),
+        'logits': lambda: _logits(model, outputs, key),
+    }
     taps = {name: find[name]() for name in DEFAULT_TAPS if name in used}
     print_log(f'{key}: ' + ', '.join(f'{name}={path!r}' for name, path in taps.items()), logger='current')
     return taps
@@ -81,16 +89,18 @@ def _outputs(model: nn.Module, input_size: tuple[int, int, int], key: str) -> di
     return outputs
 
 
-def _patches(model: nn.Module, outputs: dict, image_size: tuple[int, int], key: str) -> str:
-    """The last block with enough positions."""
+def _patches(model: nn.Module, outputs: dict, image_size: tuple[int, int], key: str, last_block: bool = False) -> str:
+    """The last block with enough positions, or the last one of all."""
     family = type(getattr(model, 'backbone', None)).__name__
     if family in _PATCHES:
         return _PATCHES[family]
-    start = ('backbone', model.backbone) if hasattr(model, 'backbone') else ('', model)
+    start = (backbone_path(model), backbone_of(model)) if backbone_of(model) is not None else ('', model)
     blocks = {module: path for path, module in _blocks(*start, outputs, image_size) if not isinstance(module, _NORMS)}
     positions = {blocks[module]: _num_positions(outputs[module], image_size) for module in outputs if module in blocks}
     if not positions:
         raise ConfigError(f'{key} is left out, and no block of {family} returns a grid of features for each image')
+    if last_block:
+        return list(positions)[-1]
     wanted = image_size[0] // _STRIDE * (image_size[1] // _STRIDE)
     # Half is enough: convolutions without padding leave less than the stride says, and the next stage a quarter.
     enough = min(wanted / 2, max(positions.values()))

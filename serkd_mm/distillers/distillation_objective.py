@@ -240,7 +240,8 @@ def _build_loss(name: str, config: Any, readable: set[str]) -> tuple[nn.Module, 
     key = f'model.losses.{name}'
     if not name.startswith('loss_') or name == 'loss_cls':
         raise ConfigError(
-            f"{key}: the name must start with 'loss_', so that mmengine adds it up; 'loss_cls' is the student's task loss"
+            f"{key}: the name must start with 'loss_', so that mmengine adds it up; 'loss_cls' is the student's task loss, "
+            'which can only be removed, with loss_cls=None'
         )
     if not isinstance(config, Mapping):
         raise ConfigError(f'{key} must be a dict, but is {config!r}')

@@ -12,6 +12,8 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from ..config_errors import ConfigError
 from .cached_teacher import CachedTeacher
+from .label_free import freeze_unreached
+from .model_parts import backbone_of, head_modules, num_classes_of
 
 _NUM_IMAGES = 2
 
@@ -32,7 +34,11 @@ def check_input_size(size: Any) -> tuple[int, int, int] | None:
 
 def default_input_size(student: nn.Module) -> tuple[int, int, int]:
     """Return channels, height and width for which the student's backbone was configured; 3 x 224 x 224 if unknown."""
-    image_size = getattr(getattr(student, 'backbone', None), 'img_size', 224)
+    backbone = backbone_of(student)
+    owners = backbone, getattr(backbone, 'patch_embed', None)  # A net of timm has its size there.
+    sizes = [getattr(owner, 'img_size', None) for owner in owners]
+    sizes.append(getattr(getattr(backbone, 'config', None), 'image_size', None))  # One of Hugging Face.
+    image_size = next((size for size in sizes if size is not None), 224)
     height, width = image_size if isinstance(image_size, (tuple, list)) else (image_size, image_size)
     return 3, height, width
 
@@ -78,7 +84,10 @@ def dry_run(distiller: nn.Module, input_size: tuple[int, int, int]) -> None:
             f'{_part_of(error, distiller)}: a step on generated images of {tuple(images.shape)} failed; if your images have '
             f'another size, set model.input_size to (channels, height, width). {type(error).__name__}: {error}'
         ) from error
-    _check_reached(distiller.student)
+    if distiller.label_free:
+        distiller.untrained_head = freeze_unreached(distiller.student, images)
+    else:
+        _check_reached(distiller.student)
     distiller.distill.check_shared_parts()
     distiller.zero_grad(set_to_none=True)
     distiller.train()
@@ -102,10 +111,13 @@ def _set_modes(distiller: nn.Module) -> None:
 
 def _samples(distiller: nn.Module) -> list[DataSample]:
     """Samples of class 0, also as soft targets if the student's preprocessor makes them, and with records of a cache."""
-    samples = [DataSample().set_gt_label(0) for _ in range(_NUM_IMAGES)]
+    samples = [DataSample() for _ in range(_NUM_IMAGES)]
     preprocessor = distiller.student.data_preprocessor
-    if getattr(preprocessor, 'to_onehot', False):
-        num_classes = preprocessor.num_classes or distiller.student.head.num_classes
+    if not distiller.label_free:
+        for sample in samples:
+            sample.set_gt_label(0)
+    if not distiller.label_free and getattr(preprocessor, 'to_onehot', False):
+        num_classes = preprocessor.num_classes or num_classes_of(distiller.student)
         for sample in samples:
             sample.set_gt_score(torch.eye(num_classes)[0])
     if isinstance(distiller.teacher, CachedTeacher):
@@ -116,7 +128,8 @@ def _samples(distiller: nn.Module) -> list[DataSample]:
 def _check_reached(student: nn.Module) -> None:
     """Report parameters without a gradient: they would not be trained, and distributed training would stop."""
     unreached = [name for name, weight in student.named_parameters() if weight.requires_grad and weight.grad is None]
-    heads = [name for name in unreached if name.startswith('head.')]
+    in_head = {weight for head in head_modules(student) for weight in head.parameters()}
+    heads = [name for name, weight in student.named_parameters() if name in unreached and weight in in_head]
     if heads:
         raise ConfigError(
             f"model.losses: no loss trains the student's {', '.join(heads)}, which contributes to every prediction. Put a "

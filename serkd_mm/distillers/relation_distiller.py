@@ -21,6 +21,8 @@ from .dry_run import check_float32, check_input_size, default_input_size, dry_ru
 from .execution_options import ExecutionOptions
 from .frozen_teacher import FrozenTeacher
 from .input_statistics import InputStatistics
+from .label_free import check_losses, check_mixing, is_label_free, label_free_preprocessor
+from .model_parts import backbone_of, num_classes_of, pooled_features
 from .student_checkpoints import register_plain_student_hooks
 from .taps import Taps
 from .targets import Targets
@@ -47,10 +49,12 @@ class RelationDistiller(BaseClassifier):
             is for evaluation: losses are not built either, and it cannot be trained. Default: None.
         views: Views by name, ``dict(tap, tokenizer, merger, refiner=None)``, see :class:`View`. Default: None.
         losses: Losses by name, ``dict(type, on, ...)``, see :class:`DistillationObjective`. ``loss_cls`` is the student's
-            task loss. Default: None.
+            task loss; ``loss_cls=None`` trains without labels. What no loss reads, such as the class head, is then frozen,
+            and a part of the backbone that no loss reads is an error. Default: None.
         input_size: Channels, height and width of the images of the dry run that finds shapes and errors while the model is
             built. Default: None, the size of the student's backbone, or 3 x 224 x 224.
         data_preprocessor: The student's, unless the student's ``model`` has one inside. The runner passes the config's here.
+            Without labels, :class:`LabelFreePreprocessor` replaces ``ClsDataPreprocessor``.
         init_cfg: As in mmengine.
         teachers: Several teachers by name instead of ``teacher``, without ``cache``. A view, or a loss on a tap, names the
             one that it reads: ``teacher='NAME'``. Default: None.
@@ -58,6 +62,9 @@ class RelationDistiller(BaseClassifier):
     Attributes:
         teachers: The teachers by name; 'teacher' is the name of ``model.teacher``. Empty if the model was built for
             evaluation. They are not submodules.
+        label_free: Whether the student's task loss is left out, so that no labels are needed.
+        untrained_head: Names of the entries of the class head in a checkpoint, if nothing trains it.
+        evaluation_outputs: What predictions contain in addition, see :meth:`predict`.
 
     Raises:
         ConfigError: Anything in the config is wrong; the message has the key and the nearest valid names.
@@ -81,9 +88,13 @@ class RelationDistiller(BaseClassifier):
         source = find_model(student.get('model'), 'model.student.model')
         drop_empty_pretrained(source.config, 'model.student.model')
         make_heads_trainable(source.config)
+        label_free = is_label_free(losses)
+        if label_free:
+            data_preprocessor = label_free_preprocessor(source, data_preprocessor)
         model = source.build('model.student.model', data_preprocessor)
         super().__init__(init_cfg=init_cfg, data_preprocessor=model.data_preprocessor)
-        self.student = model
+        self.student, self.label_free, self.untrained_head = model, label_free, []
+        self.evaluation_outputs: frozenset[str] = frozenset()
         # nn.Module does not register what is in a dict: state dicts, optimizers and DDP never see a teacher.
         self.teachers: dict[str, FrozenTeacher | CachedTeacher] = {}
         settings = teacher_settings(teacher, teachers)
@@ -94,6 +105,8 @@ class RelationDistiller(BaseClassifier):
     def _prepare_training(self, student, teachers, several, views, losses, input_size) -> None:
         """Build what evaluation does not need, and run it once."""
         check_float32(self.student)
+        if self.label_free:
+            check_mixing(self.student.data_preprocessor)
         input_size = self.input_size = check_input_size(input_size) or default_input_size(self.student)
         taps = student.get('taps')
         execution = ExecutionOptions.from_config(student, 'model.student')
@@ -102,9 +115,12 @@ class RelationDistiller(BaseClassifier):
             raise ConfigError(f'model.student.taps must be a dict of module paths, but is {taps!r}')
         tap_names = set(DEFAULT_TAPS if taps is None else taps)
         self.distill = DistillationObjective(views, losses, tap_names, list(teachers) if several else None)
+        check_losses(self.student, self.distill.losses, self.label_free)
         used_taps = self.distill.used_taps
         if taps is None:
-            taps = default_taps(self.student, used_taps, input_size, 'model.student.taps')
+            # Without labels and logits, blocks after the tap would stay as they are.
+            last_block = self.label_free and 'logits' not in used_taps
+            taps = default_taps(self.student, used_taps, input_size, 'model.student.taps', last_block)
         self.student_taps = Taps(self.student, taps, used_taps, 'model.student.taps')
         for name, settings in teachers.items():
             self.teachers[name] = self._build_teacher(name, settings, several)
@@ -136,8 +152,8 @@ class RelationDistiller(BaseClassifier):
 
     @property
     def backbone(self) -> nn.Module:
-        """The student's backbone."""
-        return self.student.backbone
+        """The student's backbone; the whole net of a student of timm or Hugging Face."""
+        return backbone_of(self.student)
 
     @property
     def neck(self) -> nn.Module | None:
@@ -180,6 +196,8 @@ class RelationDistiller(BaseClassifier):
     def distillation_step(self, inputs: torch.Tensor, data_samples: list[DataSample]) -> dict[str, torch.Tensor]:
         """Compute the losses as :meth:`loss` does, without loading the teachers' weights (the dry run must not)."""
         targets = self.targets(inputs, data_samples)
+        if self.label_free:
+            return self.distill(self._run_student(inputs, self.student)[0], targets)
         student, task_losses = self._run_student(inputs, partial(self.student.loss, data_samples=data_samples))
         task_losses = {'loss_cls' if name == 'loss' else name: value for name, value in task_losses.items()}
         return {**task_losses, **self.distill(student, targets)}
@@ -233,8 +251,24 @@ class RelationDistiller(BaseClassifier):
         return features, output
 
     def predict(self, inputs: torch.Tensor, data_samples: list[DataSample] | None = None, **kwargs) -> list[DataSample]:
-        """Predict with the student, for preprocessed images ``(B, 3, H, W)``."""
-        return self.student.predict(inputs, data_samples, **kwargs)
+        """Predict with the student, for preprocessed images ``(B, 3, H, W)``.
+
+        Predictions also contain what :attr:`evaluation_outputs` names, which ``EvaluationOutputsHook`` sets for the metrics:
+        ``pooled_features``, those of the student ``(C,)``, and ``distillation_losses``, the losses of the batch by name.
+        """
+        outputs = {}
+        if 'distillation_losses' in self.evaluation_outputs:
+            outputs['distillation_losses'] = self.loss(inputs, data_samples)
+        if 'pooled_features' in self.evaluation_outputs:
+            outputs['pooled_features'] = pooled_features(self.student, inputs)
+        if num_classes_of(self.student) == 0:
+            predictions = data_samples or [DataSample() for _ in inputs]
+        else:
+            predictions = self.student.predict(inputs, data_samples, **kwargs)
+        for index, sample in enumerate(predictions):
+            for name, value in outputs.items():
+                sample.set_data({name: value[index] if isinstance(value, torch.Tensor) else value})
+        return predictions
 
     def extract_feat(self, inputs: torch.Tensor, **kwargs) -> Any:
         """Extract the student's features of preprocessed images ``(B, 3, H, W)``, as mmpretrain's classifiers do."""

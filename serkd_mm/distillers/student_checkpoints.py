@@ -39,9 +39,25 @@ def strip_prefix_in_wrapper(wrapper: nn.Module, distiller: nn.Module) -> None:
         wrapper._register_state_dict_hook(_strip_prefix)
 
 
-def _strip_prefix(_distiller: nn.Module, state_dict: OrderedDict, prefix: str, _metadata: dict) -> None:
+def _strip_prefix(distiller: nn.Module, state_dict: OrderedDict, prefix: str, metadata: dict) -> None:
+    _apply_own_hooks(distiller.student, state_dict, prefix + _STUDENT, metadata)
     for names in (state_dict, getattr(state_dict, '_metadata', {})):  # The metadata is the version of each module.
         _rename(names, prefix + _STUDENT, prefix)
+
+
+def _apply_own_hooks(student: nn.Module, state_dict: OrderedDict, prefix: str, metadata: dict) -> None:
+    """Apply the student's own state-dict hooks in place: torch discards what the hooks of a submodule return.
+
+    mmpretrain's ``TimmClassifier`` and ``HuggingFaceClassifier`` return a new dict with the publisher's names.
+    """
+    for hook in student._state_dict_hooks.values():
+        if getattr(hook, '_from_public_api', False):
+            continue  # These change the dict in place, and have done so.
+        renamed = hook(student, state_dict, prefix, metadata)
+        if renamed is not None and renamed is not state_dict:
+            entries = list(renamed.items())
+            state_dict.clear()
+            state_dict.update(entries)
 
 
 def _add_prefix(distiller: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:

@@ -7,6 +7,7 @@ from .class_names_hook import ClassNamesHook
 from .complete_checkpoint_hook import CompleteCheckpointHook
 from .data_errors import DataError
 from .epoch_seed_hook import EpochSeedHook
+from .evaluation_outputs_hook import EvaluationOutputsHook
 from .finite_loss_hook import FiniteLossHook, NonFiniteLossError
 from .finite_state_hook import FiniteStateHook
 from .history_length_hook import HistoryLengthHook
@@ -19,6 +20,7 @@ from .resume_validation_hook import ResumeValidationHook
 from .safe_checkpoint_hook import SafeCheckpointHook
 from .skipped_images_hook import SkippedImagesHook
 from .strategy_hook import StrategyHook
+from .untrained_head_hook import UntrainedHeadHook
 from .work_dir_check_hook import WorkDirCheckHook
 from .work_dir_lock_hook import WorkDirLockHook
 
@@ -30,6 +32,7 @@ __all__ = [
     'CompleteCheckpointHook',
     'DataError',
     'EpochSeedHook',
+    'EvaluationOutputsHook',
     'FiniteLossHook',
     'FiniteStateHook',
     'HistoryLengthHook',
@@ -44,6 +47,7 @@ __all__ = [
     'SafeCheckpointHook',
     'SkippedImagesHook',
     'StrategyHook',
+    'UntrainedHeadHook',
     'WorkDirCheckHook',
     'WorkDirLockHook',
 ]

@@ -52,9 +52,11 @@ def load_all_weights(model: nn.Module, checkpoint: Any, where: str) -> None:
         more = f' The same holds for {len(others)} others.' if others else ''
         raise CheckpointError(f'{where} is of another model: {first.strip()}{more}') from error
     entries = model.state_dict(keep_vars=True).items()
-    needed = {name for name, value in entries if _is_weight(value) and not name.startswith('distill.')}
-    # Modules of a distiller have the prefix `student.`, its state dict has not.
-    missing = [name for name in (name.removeprefix('student.') for name in missing) if name in needed]
+    needed = {name: value for name, value in entries if _is_weight(value) and not name.startswith('distill.')}
+    saved_names = {id(value): name for name, value in needed.items()}
+    # A missing weight has its name in the model, which the hooks of state dicts may change, as those of a distiller do.
+    own = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers(remove_duplicate=False))}
+    missing = [saved_names[id(own[name])] for name in missing if name in own and id(own[name]) in saved_names]
     if missing:
         listed = ', '.join(missing[:4]) + (', ...' if len(missing) > 4 else '')
         raise CheckpointError(

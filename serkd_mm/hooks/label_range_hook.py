@@ -5,10 +5,11 @@ from mmengine.runner import Runner
 from mmpretrain.evaluation import Accuracy
 from mmpretrain.models import ClsHead
 from mmpretrain.registry import HOOKS
-from torch import nn
 
 from ..config_errors import ConfigError
+from ..distillers.model_parts import is_wrapper, num_classes_of
 from .data_errors import DataError, built_datasets, innermost_datasets
+from .runner_models import unwrapped_model
 
 
 @HOOKS.register_module()
@@ -23,17 +24,23 @@ class LabelRangeHook(Hook):
         """Check the labels of all datasets.
 
         Raises:
-            DataError: A label is negative, or not smaller than the number of outputs of the head; or an image has several
-                labels, which the head cannot learn.
+            DataError: A label is negative, or not smaller than the number of outputs of the head; an image has several
+                labels, which the head cannot learn; or the training images have none, and the distillation needs them.
             ConfigError: An accuracy counts more classes than the head has, such as top-5 of 4 classes.
         """
-        head = _head(runner.model)
-        num_outputs = getattr(head, 'num_classes', None)
-        if num_outputs is None:
+        model = unwrapped_model(runner)
+        if getattr(model, 'label_free', False) and (model.untrained_head or not model.teachers):
+            return  # No output stands for a label.
+        student = getattr(model, 'student', model)
+        num_outputs = num_classes_of(student)
+        if not num_outputs:
             return
+        one_label = is_wrapper(student) or isinstance(getattr(student, 'head', None), ClsHead)
         _check_topk(runner, num_outputs)
         for key, dataset in built_datasets(runner):
-            _check_labels(key, dataset, num_outputs, one_label=isinstance(head, ClsHead))
+            if one_label and getattr(model, 'label_free', None) is False and key.startswith('train_'):
+                _check_there_are_labels(key, dataset)
+            _check_labels(key, dataset, num_outputs, one_label)
             num_classes = len(getattr(dataset, 'metainfo', {}).get('classes') or ())
             if 0 < num_classes < num_outputs:
                 runner.logger.warning(
@@ -54,11 +61,12 @@ def _check_topk(runner: Runner, num_outputs: int) -> None:
                 )
 
 
-def _head(model: nn.Module) -> nn.Module | None:
-    """Return the head of a model, also of a wrapped one; None if it has none."""
-    while hasattr(model, 'module'):  # Wrapped for distributed training or test-time augmentation.
-        model = model.module
-    return getattr(model, 'head', None)
+def _check_there_are_labels(key: str, dataset: BaseDataset) -> None:
+    if hasattr(dataset, 'get_data_info') and len(dataset) and not {'gt_label', 'gt_score'} & set(dataset.get_data_info(0)):
+        raise DataError(
+            f"{key}: the images have no labels, which the student's task loss needs. Train without labels with "
+            'model.losses.loss_cls=None, or use a dataset with labels (with_label=True)'
+        )
 
 
 def _check_labels(key: str, dataset: BaseDataset, num_outputs: int, one_label: bool = False) -> None:
