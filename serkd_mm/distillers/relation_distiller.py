@@ -178,6 +178,8 @@ class RelationDistiller(BaseClassifier):
         """
         if mode == 'loss':
             return self.loss(inputs, data_samples)
+        if mode == 'predict':
+            return self.predict(inputs, data_samples)
         return self.student(inputs, data_samples, mode=mode)
 
     def loss(self, inputs: torch.Tensor, data_samples: list[DataSample]) -> dict[str, torch.Tensor]:
