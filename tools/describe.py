@@ -27,7 +27,9 @@ from serkd_mm.config_files import OptionsAction, read_config, type_name
 from serkd_mm.distillers.cache_maker import CacheOptions
 from serkd_mm.distillers.cache_plan import plan_outputs
 from serkd_mm.distillers.cached_teacher import CachedTeacher
+from serkd_mm.distillers.frozen_teacher import FrozenTeacher
 from serkd_mm.distillers.targets import Targets
+from serkd_mm.distillers.teachers import SINGLE
 from serkd_mm.errors import one_line_errors
 from serkd_mm.runner import check_config
 from serkd_mm.teacher_cache.token_basis import describe_basis
@@ -53,45 +55,50 @@ def main() -> None:
     config.model.setdefault('data_preprocessor', config.get('data_preprocessor'))
     try:
         model = MODELS.build(config.model).train()
-        teacher_weights = load_teacher(model)
+        teacher_weights = load_teachers(model)
     except ConfigError as error:
         raise SystemExit(f'{args.config}: {error}') from None
     batch = generated_batch(model)
     losses, saved_bytes = training_step(model, batch)
     with torch.no_grad():
-        student, teacher = features_of(model, batch['inputs'])
+        student, teachers = features_of(model, batch['inputs'])
         targets = model.targets(**batch)
     console = Console()
     for table in (
         models_table(model),
-        taps_table(model, student, teacher),
+        taps_table(model, student, teachers),
         views_table(model),
         tokens_table(model, student, targets),
         losses_table(model, losses),
         saved_table(model),
         memory_table(model, saved_bytes, (config.get('train_dataloader') or {}).get('batch_size', NUM_IMAGES)),
-        cache_table(model, teacher),
+        cache_table(model, teachers),
     ):
         console.print(table)
     console.print(teacher_weights, soft_wrap=True)
 
 
-def load_teacher(model: nn.Module) -> str:
-    """Load the teacher's weights if they are on this machine; return a sentence about them.
+def load_teachers(model: nn.Module) -> str:
+    """Load the weights of each teacher if they are on this machine; return a sentence about those of each.
 
     Raises:
         ConfigError: They cannot be read or do not match the teacher.
     """
     if is_cached(model):
         return f"The teacher's outputs are read from {model.teacher.folder}; here they are random values."
-    weights = model.teacher.config.weights
+    return '\n'.join(load_teacher(teacher, side) for side, teacher in sides_of_teachers(model).items())
+
+
+def load_teacher(teacher: FrozenTeacher, side: str) -> str:
+    """Load the weights of one teacher if they are on this machine; return a sentence about them."""
+    weights = teacher.config.weights
     if weights is not None and weights.is_local:
-        model.teacher.load()
-        return f"The teacher's weights: {weights.shown}"
-    model.teacher.loaded = True  # The random weights stay.
+        teacher.load()
+        return f"The {side}'s weights: {weights.shown}"
+    teacher.loaded = True  # The random weights stay.
     if weights is None:
-        return 'model.teacher.checkpoint is not set: the values of the losses are those of a random teacher.'
-    return f"The teacher's weights ({weights.shown}) are not on this machine: the values are those of a random teacher."
+        return f'{teacher.key}.checkpoint is not set: the values of the losses are those of a random teacher.'
+    return f"The {side}'s weights ({weights.shown}) are not on this machine: the values are those of a random teacher."
 
 
 def generated_batch(model: nn.Module) -> dict:
@@ -109,10 +116,18 @@ def is_cached(model: nn.Module) -> bool:
     return isinstance(model.teacher, CachedTeacher)
 
 
-def features_of(model: nn.Module, inputs: torch.Tensor) -> tuple[dict[str, Feature], dict[str, Feature]]:
-    """The tapped features of both sides; none of a teacher that is not built."""
+def sides_of_teachers(model: nn.Module) -> dict[str, FrozenTeacher]:
+    """The teachers that are built by what the tables call them: 'teacher', or with their names."""
+    if is_cached(model):
+        return {}
+    return {SINGLE if name == SINGLE else f'{SINGLE} {name}': teacher for name, teacher in model.teachers.items()}
+
+
+def features_of(model: nn.Module, inputs: torch.Tensor) -> tuple[dict[str, Feature], dict[str, dict[str, Feature]]]:
+    """The student's tapped features, and those of each teacher that is built, by name."""
     if not is_cached(model):
-        return model.extract_features(inputs)
+        student, teacher = model.extract_features(inputs)
+        return student, teacher if len(model.teachers) > 1 else dict.fromkeys(model.teachers, teacher)
     with model.student_taps.record(tuple(inputs.shape[-2:])) as student:
         model.student(inputs)
     return student, {}
@@ -130,7 +145,8 @@ def training_step(model: nn.Module, batch: Mapping) -> tuple[dict[str, torch.Ten
 @contextmanager
 def count_saved(model: nn.Module) -> Iterator[dict[int, int]]:
     """Count the bytes of each storage that is saved for the backward pass, without weights."""
-    weights = {weight.untyped_storage().data_ptr() for weight in (*model.parameters(), *teacher_tensors(model))}
+    teachers = [tensor for teacher in sides_of_teachers(model).values() for tensor in tensors_of(teacher)]
+    weights = {weight.untyped_storage().data_ptr() for weight in (*model.parameters(), *teachers)}
     saved: dict[int, int] = {}
     kept = []  # Keeps the storages alive, so that no address is used twice.
 
@@ -146,40 +162,43 @@ def count_saved(model: nn.Module) -> Iterator[dict[int, int]]:
 
 
 def models_table(model: nn.Module) -> Table:
-    """Student and teacher with their size and cost."""
+    """Student and teachers with their size and cost."""
     table = new_table('Models', 'side', 'model', 'parameters', 'FLOPs', 'input')
     channels, *student_size = model.input_size
-    sides = {'student': (model.student, student_size)}
-    if not is_cached(model):
-        sides['teacher'] = (model.teacher.model, model.teacher.input_size or student_size)
-    for side, (part, size) in sides.items():
+    sides = {'student': (model.student, student_size, nullcontext())}
+    for side, teacher in sides_of_teachers(model).items():
+        sides[side] = (teacher.model, teacher.input_size or student_size, teacher.autocast('cpu'))
+    for side, (part, size, autocast) in sides.items():
         shape = (channels, *size)
-        with model.teacher.autocast('cpu') if side == 'teacher' else nullcontext():
+        with autocast:
             flops = get_model_complexity_info(part, shape, show_table=False, show_arch=False)['flops_str']
         name = type(getattr(part, 'backbone', part)).__name__
         table.add_row(side, name, millions(part.parameters()), flops, 'x'.join(map(str, shape)))
     return table
 
 
-def taps_table(model: nn.Module, student: Mapping[str, Feature], teacher: Mapping[str, Feature]) -> Table:
-    """Modules that are tapped on both sides, with the shapes of their outputs for one image."""
+def taps_table(model: nn.Module, student: Mapping[str, Feature], teachers: Mapping[str, Mapping[str, Feature]]) -> Table:
+    """Modules that are tapped on both sides, with the shapes of their outputs for one image; a row for each teacher."""
     table = new_table('Taps', 'tap', 'student', 'shape', 'teacher', 'shape')
-    for tap in student:
-        sides = (
-            [(model.student_taps, student)]
-            if is_cached(model)
-            else [(model.student_taps, student), (model.teacher.taps, teacher)]
-        )
-        table.add_row(tap, *(cell for taps, side in sides for cell in (taps.paths[tap], shape_of(side[tap].tensor))))
+    for tap, feature in student.items():
+        own = [model.student_taps.paths[tap], shape_of(feature.tensor)]
+        read = {name: features[tap] for name, features in teachers.items() if tap in features}
+        for name, of_teacher in read.items():
+            path = model.teachers[name].taps.paths[tap]
+            table.add_row(tap, *own, path if name == SINGLE else f'{name}: {path}', shape_of(of_teacher.tensor))
+        if not read:
+            table.add_row(tap, *own)
     return table
 
 
 def views_table(model: nn.Module) -> Table:
     """Views with their components, which all taps of a view share."""
-    table = new_table('Views', 'view', 'tokenizer', 'merger')
+    several = len(model.teachers) > 1
+    table = new_table('Views', 'view', 'tokenizer', 'merger', *(['teacher'] if several else []))
     for name, view in model.distill.views.items():
         tokenizer = model.distill.tokenizers[view.tokenizer_of[view.taps[0]]].student
-        table.add_row(name, *(f'{type(part).__name__}({part.extra_repr()})' for part in (tokenizer, view.merger)))
+        parts = [f'{type(part).__name__}({part.extra_repr()})' for part in (tokenizer, view.merger)]
+        table.add_row(name, *parts, *([view.teacher] if several else []))
     return table
 
 
@@ -201,7 +220,10 @@ def losses_table(model: nn.Module, losses: Mapping[str, torch.Tensor]) -> Table:
         cells = ["the student's task loss", 'labels', '-']
         if name in model.distill.losses:
             loss = next(iter(model.distill.losses[name].values()))  # The losses of several taps have the same settings.
-            cells = [type(loss).__name__, model.distill.source_of[name], f'{loss.loss_weight:g}']
+            on = model.distill.source_of[name]
+            if len(model.teachers) > 1:
+                on += f' ({model.distill.teacher_of[name]})'
+            cells = [type(loss).__name__, on, f'{loss.loss_weight:g}']
         table.add_row(name, *cells, f'{value.item():.4g}')
     return table
 
@@ -226,7 +248,7 @@ def memory_table(model: nn.Module, saved_bytes: int, batch_size: int) -> Table:
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     rows = {
         'student': size_of(model.parameters()) + size_of(model.buffers()),
-        'teacher': size_of(teacher_tensors(model)),
+        **{side: size_of(tensors_of(teacher)) for side, teacher in sides_of_teachers(model).items()},
         'gradients': size_of(trained),
         'saved for the backward pass': saved_bytes * batch_size / NUM_IMAGES,
     }
@@ -235,20 +257,23 @@ def memory_table(model: nn.Module, saved_bytes: int, batch_size: int) -> Table:
     return table
 
 
-def cache_table(model: nn.Module, teacher: Mapping[str, Feature]) -> Table:
+def cache_table(model: nn.Module, teachers: Mapping[str, Mapping[str, Feature]]) -> Table:
     """What tools/cache_teacher.py stores of the teacher by default, in bytes of an image and view, or what is read."""
     title = (
         'Read from the teacher cache' if is_cached(model) else "The teacher's outputs in a cache (tools/cache_teacher.py)"
     )
     table = new_table(title, 'losses', 'stored as', 'bytes an image and view')
-    rows = model.teacher.stored_outputs() if is_cached(model) else planned_outputs(model, teacher)
+    rows = model.teacher.stored_outputs() if is_cached(model) else planned_outputs(model, teachers)
     for losses, stored, num_bytes in rows:
         table.add_row(', '.join(losses), stored, f'{num_bytes:,}')
     return table
 
 
-def planned_outputs(model: nn.Module, teacher: Mapping[str, Feature]) -> list[tuple[list[str], str, int]]:
+def planned_outputs(model: nn.Module, teachers: Mapping[str, Mapping[str, Feature]]) -> list[tuple[list[str], str, int]]:
     """Losses, format and size of each output that a cache would hold; none for a loss that needs the teacher."""
+    if len(teachers) > 1:
+        return [([], 'nothing: a cache holds the outputs of one teacher', 0)]
+    (teacher,) = teachers.values()
     paths = model.teacher.taps.paths
     try:
         outputs = plan_outputs([(model.distill, paths)], full_tokens=False)
@@ -268,9 +293,9 @@ def planned_outputs(model: nn.Module, teacher: Mapping[str, Feature]) -> list[tu
     return rows
 
 
-def teacher_tensors(model: nn.Module) -> list[torch.Tensor]:
-    """The weights and buffers of the teacher, none if it is not built."""
-    return [] if is_cached(model) else [*model.teacher.parameters(), *model.teacher.buffers()]
+def tensors_of(teacher: FrozenTeacher) -> list[torch.Tensor]:
+    """The weights and buffers of a teacher."""
+    return [*teacher.parameters(), *teacher.buffers()]
 
 
 def new_table(title: str, *columns: str) -> Table:

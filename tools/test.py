@@ -11,11 +11,11 @@ from serkd_mm.fileio.urls import conceal_teacher
 
 
 def remove_teacher(config) -> None:
-    """Remove the teacher, so that the model is the student alone. Test-time augmentation wraps it in ``module``."""
-    conceal_teacher(config)  # Its URL may also be in a variable of the config.
+    """Remove all teachers, so that the model is the student alone. Test-time augmentation wraps it in ``module``."""
+    conceal_teacher(config)  # A URL may also be in a variable of the config.
     model = config.model.get('module', config.model)
     if type_name(model) == 'RelationDistiller':
-        model.teacher = None
+        model.teacher = model.teachers = None
 
 
 def adapt(config) -> None:

@@ -63,6 +63,11 @@ def build_source(
             written to a file.
     """
     config = deepcopy(config)
+    if type_name(config.model) == 'RelationDistiller' and config.model.get('teachers') is not None:
+        raise ConfigError(
+            f'{path}: model.teachers names several teachers, and a cache holds the outputs of one, model.teacher. Train '
+            'without a cache, or distill from one teacher'
+        )
     if type_name(config.model) != 'RelationDistiller' or not isinstance(config.model.get('teacher'), Mapping):
         raise ConfigError(
             f'{path}: model.type is {type_name(config.model)}, and only a RelationDistiller with a teacher has outputs of a '

@@ -110,7 +110,7 @@ def check_settings(config: Config) -> None:
 
 
 def check_removals(config: Config, before: Config, options: Mapping | None = None) -> None:
-    """Check that every ``NAME=None`` in the losses, views and default hooks removes something.
+    """Check that every ``NAME=None`` in the losses, views, teachers and default hooks removes something.
 
     Args:
         config: The config of a run.
@@ -120,7 +120,7 @@ def check_removals(config: Config, before: Config, options: Mapping | None = Non
     Raises:
         ConfigError: A name that is removed does not exist.
     """
-    for path in ('model.losses', 'model.views', 'default_hooks'):
+    for path in ('model.losses', 'model.views', 'model.teachers', 'default_hooks'):
         own = _RUNNER_HOOKS if path == 'default_hooks' else []
         entries = _get(config, path)
         for name in [name for name, value in entries.items() if value is None and name not in own]:

@@ -58,6 +58,8 @@ def superpixels_of(distiller: nn.Module, inputs: Tensor, view: str, tap: str | N
     distiller.eval()
     objective, (student, teacher) = distiller.distill, distiller.extract_features(inputs)
     chosen = objective.views[view]
+    if distiller.teacher is None:  # There are several.
+        teacher = teacher[chosen.teacher]
     tap = chosen.taps[0] if tap is None else tap
     tokenizer = objective.tokenizers[chosen.tokenizer_of[tap]]
     student_grid, teacher_grid = tokenizer.student(student[tap]), tokenizer.teacher(teacher[tap])

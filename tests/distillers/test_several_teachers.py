@@ -2,17 +2,39 @@
 
 import copy
 import re
+import runpy
+import sys
 
 import pytest
 import torch
-from builders import NUM_CLASSES, TEACHER, build_distiller, distiller_config, images, labels
+from builders import (
+    NUM_CLASSES,
+    REPOSITORY,
+    TEACHER,
+    build_distiller,
+    distiller_config,
+    images,
+    labels,
+    run_python,
+    run_ranks,
+    training_config,
+)
+from mmengine.config import Config
+from mmengine.model import MMDistributedDataParallel
+from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
+from torch import distributed
 
 from serkd_mm.config_errors import ConfigError
+from serkd_mm.distillers.cache_sources import build_source
+from serkd_mm.fileio import conceal_teacher
+from serkd_mm.runner import check_config
+from serkd_mm.visualization import superpixels_of
 
 _TOKENS = dict(tap='patches', tokenizer=dict(type='PatchTokenizer'))
 _POOLED = dict(_TOKENS, merger=dict(type='AvgPoolMerger', grid=2))
 _SUPERPIXELS = dict(_TOKENS, merger=dict(type='SuperpixelMerger', grid=2))
+NUM_RANKS, BATCH = 2, 3
 LOSSES_OF = {'dino': ['loss_kd', 'loss_rd'], 'clip': ['loss_feat', 'loss_ra', 'loss_patches']}
 
 
@@ -55,6 +77,13 @@ def single_config(name: str) -> dict:
     for settings in model.losses.values():
         settings.pop('teacher', None)
     return model
+
+
+def pair_training(root, work_dir, **changes) -> Config:
+    """Return the config of a training with both teachers."""
+    config = training_config(root, work_dir, **changes)
+    config.model = Config(dict(model=pair_config())).model
+    return config
 
 
 def step(model) -> tuple[dict, dict]:
@@ -184,3 +213,112 @@ def test_a_name_without_several_teachers_is_refused():
         message = re.escape(f"{key}.teacher='dino' names one of several teachers")
         with pytest.raises(ConfigError, match=message):
             MODELS.build(distiller_config(**{f'{change}__teacher': 'dino'}))
+
+
+def test_pictures_show_the_teacher_of_the_view():
+    model = build_distiller(pair_config).eval()
+    singles = singles_of(model)
+    for name, view in (('dino', 'superpixels'), ('clip', 'regions')):
+        drawn, expected = (superpixels_of(built, images(1), view) for built in (model, singles[name]))
+        assert drawn.keys() == expected.keys() == {'student', 'teacher'}
+        for side, (own,) in drawn.items():
+            assert torch.equal(own.labels, expected[side][0].labels)
+            assert torch.equal(own.relations, expected[side][0].relations)
+
+
+def test_a_cache_of_several_teachers_is_refused(tmp_path):
+    config = pair_training(tmp_path, tmp_path / 'work')
+    with pytest.raises(ConfigError, match=r'c\.py: model\.teachers names several teachers, and a cache holds'):
+        build_source('c.py', 'c', config, str(tmp_path / 'cache'), num_views=1, seed=0)
+
+
+def test_a_removed_teacher_must_exist_and_passwords_of_each_are_concealed(tmp_path):
+    pair_training(tmp_path, tmp_path / 'work').dump(tmp_path / 'base.py')
+    (tmp_path / 'child.py').write_text("_base_ = './base.py'\nmodel = dict(teachers=dict(clop=None))\n")
+    config = Config.fromfile(tmp_path / 'child.py')
+    with pytest.raises(ConfigError, match=r"model\.teachers\.clop=None removes nothing: .* Did you mean 'clip'"):
+        check_config(config, config, None)
+    config = pair_training(tmp_path, tmp_path / 'work')
+    config.model.teachers.clip.checkpoint = 'https://mary:hush@example.org/clip.pth?token=quiet'
+    conceal_teacher(config)
+    assert not any(secret in config.pretty_text for secret in ('mary', 'hush', 'quiet'))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures('runner_scope')
+def test_a_training_with_several_teachers_resumes_and_is_evaluated_without_them(image_root, tmp_path, monkeypatch):
+    hooks = [dict(type='EMAHook'), dict(type='SuperpixelVisualizationHook', view='regions', num_images=1, interval=2)]
+    saved = {}
+    for name in ('whole', 'parts'):
+        for epochs in [2] if name == 'whole' else [1, 2]:
+            changes = {'train_cfg.max_epochs': epochs, 'resume': epochs == 2 and name == 'parts'}
+            config = pair_training(image_root, tmp_path / name, **changes)
+            config.custom_hooks = [*config.custom_hooks, *hooks]
+            Runner.from_cfg(config).train()
+        saved[name] = torch.load(tmp_path / name / 'epoch_2.pth', weights_only=False)['state_dict']
+    assert all(torch.equal(value, saved['parts'][key]) for key, value in saved['whole'].items())
+    assert {key.split('.')[0] for key in saved['whole']} == {'backbone', 'head', 'distill'}
+    assert len(list(tmp_path.glob('*/*/vis_data/vis_image/regions_0_2.png'))) == 2
+
+    monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')
+    monkeypatch.syspath_prepend(REPOSITORY / 'tools')
+    config.model.teachers.clip.update(checkpoint='is/not/here.pth', allow_random_teacher=False)
+    runpy.run_path(str(REPOSITORY / 'tools' / 'test.py'))['adapt'](config)
+    config.load_from, config.resume = str(tmp_path / 'whole' / 'epoch_2.pth'), False
+    runner = Runner.from_cfg(config)
+    assert 'accuracy/top1' in runner.test()
+    assert runner.model.teachers == {}
+
+
+@pytest.mark.slow
+def test_describe_has_a_row_for_each_teacher(tmp_path):
+    pair_training(tmp_path, tmp_path / 'work').dump(tmp_path / 'config.py')
+    page = run_python('tools/describe.py', tmp_path / 'config.py', COLUMNS='180')
+    lines = [' '.join(line.split()) for line in page.splitlines()]
+    for start in (
+        'teacher dino VisionTransformer',
+        'teacher clip VisionTransformer',
+        'patches backbone.layers[-1] 18 x 16 dino: backbone.layers[-1] 17 x 24',
+        'patches backbone.layers[-1] 18 x 16 clip: backbone.layers[-1] 37 x 32',
+        'loss_kd LogitKLLoss logits (dino)',
+        'loss_ra TokenAngleLoss regions (clip)',
+        'nothing: a cache holds the outputs of one teacher',
+        'model.teachers.dino.checkpoint is not set',
+        'model.teachers.clip.checkpoint is not set',
+    ):
+        assert any(line.startswith(start) for line in lines), start
+
+
+def gradients(model, inputs, data_samples):
+    """Return the gradients of all trained parameters by name."""
+    total, _ = model.parse_losses(model(inputs, data_samples, mode='loss'))
+    total.backward()
+    return {name: weight.grad for name, weight in model.named_parameters()}
+
+
+def run_rank(rank, folder):
+    """Take one step on the images of one rank under DDP, and save its gradients in ``folder``."""
+    distributed.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=NUM_RANKS)
+    distiller = build_distiller(pair_config)
+    model = MMDistributedDataParallel(distiller)  # find_unused_parameters is False
+    part = slice(rank * BATCH, (rank + 1) * BATCH)
+    total, _ = distiller.parse_losses(model(images(BATCH * NUM_RANKS)[part], labels(BATCH * NUM_RANKS)[part], mode='loss'))
+    total.backward()
+    torch.save({name: weight.grad for name, weight in distiller.named_parameters()}, f'{folder}/{rank}.pth')
+    distributed.barrier()
+    distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_gradients_of_two_ranks_equal_those_of_one_process(tmp_path):
+    run_ranks(__file__, NUM_RANKS, tmp_path)
+    first, second = (torch.load(tmp_path / f'{rank}.pth', weights_only=True) for rank in range(NUM_RANKS))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    expected = gradients(build_distiller(pair_config), images(BATCH * NUM_RANKS), labels(BATCH * NUM_RANKS))
+    assert first.keys() == expected.keys()
+    for name, gradient in first.items():
+        torch.testing.assert_close(gradient, expected[name], rtol=0, atol=1e-4 * expected[name].abs().max().item() + 1e-8)
+
+
+if __name__ == '__main__':
+    run_rank(int(sys.argv[2]), sys.argv[1])
