@@ -29,7 +29,7 @@ from serkd_mm.distillers.cache_plan import plan_outputs
 from serkd_mm.distillers.cached_teacher import CachedTeacher
 from serkd_mm.distillers.frozen_teacher import FrozenTeacher
 from serkd_mm.distillers.targets import Targets
-from serkd_mm.distillers.teachers import SINGLE
+from serkd_mm.distillers.teacher_names import SINGLE
 from serkd_mm.errors import one_line_errors
 from serkd_mm.runner import check_config
 from serkd_mm.teacher_cache.token_basis import describe_basis

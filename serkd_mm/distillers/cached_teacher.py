@@ -9,11 +9,12 @@ from torch import nn
 
 from ..config_errors import ConfigError, check_keys, prefix_errors
 from ..teacher_cache import TeacherCache, ViewPreprocessor
-from ..teacher_cache.canonical import canonical
+from ..teacher_cache.canonical import canonical, first_difference
 from ..teacher_cache.manifest import Entry, serves
 from ..teacher_cache.view_records import set_record
 from .input_statistics import InputStatistics
 from .targets import GridShape, Reading, SourceTap, Targets
+from .teacher_classes import read_classes
 from .teacher_config import TEACHER_KEY, TEACHER_SETTINGS
 from .teacher_fingerprint import teacher_differences, teacher_fingerprint
 
@@ -36,6 +37,7 @@ class CachedTeacher:
     Attributes:
         folder: The folder of the cache.
         identity: Checksum of its manifest.
+        classes: The teacher's classes that are the student's; None for all.
 
     Raises:
         ConfigError: There is no complete cache in the folder, it was made with another teacher, or it does not hold what a
@@ -51,6 +53,7 @@ class CachedTeacher:
         with prefix_errors(f'{CACHE_KEY}={self.folder!r}'):
             self._cache = TeacherCache(self.folder)
             self._cache.formats  # noqa: B018 (reads the files of bases now, so that an error names the key)
+        self.classes = read_classes(config.get('classes'), TEACHER_KEY)
         self.identity, self._is_announced = self._cache.manifest.identity, False
         if not isinstance(preprocessor, ViewPreprocessor):
             raise ConfigError(
@@ -125,6 +128,9 @@ class CachedTeacher:
 
     def _check_teacher(self, config: Mapping, student_statistics: InputStatistics) -> None:
         if config.get('model') is None:
+            classes = None if self.classes is None else canonical(self.classes.indices)
+            difference = first_difference(self._cache.manifest.teacher.get('classes'), classes, f'{TEACHER_KEY}.classes')
+            self._check_differences([difference] if difference else [])
             return
         try:
             present = teacher_fingerprint(config, student_statistics)
@@ -133,7 +139,9 @@ class CachedTeacher:
                 f'{error} With {CACHE_KEY}, the model is only compared with that of the cache. If it is not on this '
                 f'machine, set {TEACHER_KEY}.model=None'
             ) from error
-        found = teacher_differences(self._cache.manifest.teacher, present)
+        self._check_differences(teacher_differences(self._cache.manifest.teacher, present))
+
+    def _check_differences(self, found: Sequence[str]) -> None:
         if found:
             raise ConfigError(
                 f'{CACHE_KEY}={self.folder!r} was made with another teacher: {"; ".join(found)}. Make a cache with this '

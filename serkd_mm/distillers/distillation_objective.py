@@ -9,7 +9,7 @@ from ..config_errors import ConfigError, build_module, check_name, prefix_errors
 from ..losses.base_loss import BaseDistillationLoss
 from ..tokenizers import Feature
 from .targets import GridShape, Reading, SourceTap, Targets
-from .teachers import choose_teacher
+from .teacher_names import choose_teacher
 from .views import TapTokenizer, View
 
 Features = Mapping[str, Feature]

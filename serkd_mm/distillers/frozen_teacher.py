@@ -11,7 +11,9 @@ from ..config_errors import ConfigError
 from ..tokenizers import Feature
 from .default_taps import default_taps
 from .input_statistics import InputStatistics, Renormalize
+from .model_parts import num_classes_of
 from .taps import Taps
+from .teacher_classes import SelectClasses
 from .teacher_config import TEACHER_KEY, TeacherConfig
 from .teacher_size import SizedTeacher
 from .teacher_weights import fetch_on_all_ranks, load_on_all_ranks
@@ -32,6 +34,10 @@ class FrozenTeacher(nn.Module):
         student_statistics: Normalization of the student's images.
         student_size: Channels, height and width of the student's images.
         key: Config key of the teacher, for messages. Default: 'model.teacher'.
+
+    Attributes:
+        key: The config key.
+        classes: The teacher's classes that are the student's; None for all.
 
     Raises:
         ConfigError: A setting is unknown, the model or a tap does not exist, or there is no checkpoint.
@@ -58,6 +64,10 @@ class FrozenTeacher(nn.Module):
         own = (
             InputStatistics.from_preprocessor(self.model.data_preprocessor) if self.config.source.has_preprocessor else None
         )
+        self.classes, self.select = self.config.classes, None
+        if self.classes is not None:
+            self.classes.check_teacher(self.model)
+            self.select = SelectClasses(self.classes, num_classes_of(self.model))
         self.renormalize = Renormalize(student_statistics, own or student_statistics)
         self.config.execution.apply_memory_format(self.model)
         _store_weights(self.model, self.config.dtype)
@@ -86,7 +96,7 @@ class FrozenTeacher(nn.Module):
         size = tuple(inputs.shape[-2:])
         with self.autocast(inputs.device.type), self.taps.record(size, self.stops_early) as features:
             self.model(self.renormalize(inputs), mode='tensor')
-        return features
+        return features if self.select is None else self.select(features)
 
     def autocast(self, device: str) -> AbstractContextManager:
         """Create the autocast context that the teacher's model runs in.

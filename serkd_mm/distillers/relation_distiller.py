@@ -12,7 +12,6 @@ from torch import nn
 from ..config_errors import ConfigError, check_keys
 from ..heads import make_heads_trainable
 from ..model_sources import check_preprocessor, drop_empty_pretrained, find_model
-from ..seeding import derive_seed, seeded
 from ..tokenizers import Feature
 from .cached_teacher import CachedTeacher
 from .default_taps import DEFAULT_TAPS, default_taps
@@ -20,13 +19,13 @@ from .distillation_objective import DistillationObjective
 from .dry_run import check_float32, check_input_size, default_input_size, dry_run
 from .execution_options import ExecutionOptions
 from .frozen_teacher import FrozenTeacher
-from .input_statistics import InputStatistics
 from .label_free import check_losses, check_mixing, is_label_free, label_free_preprocessor
 from .model_parts import backbone_of, num_classes_of, pooled_features
 from .student_checkpoints import register_plain_student_hooks
 from .taps import Taps
 from .targets import Targets
-from .teachers import teacher_key, teacher_settings
+from .teacher_names import teacher_settings
+from .teachers import build_teachers
 
 _SETTINGS = ['student', 'teacher', 'teachers', 'views', 'losses', 'input_size', 'data_preprocessor', 'init_cfg']
 
@@ -122,28 +121,13 @@ class RelationDistiller(BaseClassifier):
             last_block = self.label_free and 'logits' not in used_taps
             taps = default_taps(self.student, used_taps, input_size, 'model.student.taps', last_block)
         self.student_taps = Taps(self.student, taps, used_taps, 'model.student.taps')
-        for name, settings in teachers.items():
-            self.teachers[name] = self._build_teacher(name, settings, several)
+        self.teachers.update(build_teachers(teachers, several, self.distill, self.student, input_size))
         dry_run(self, input_size)
         # Compile after the dry run: code compiled for its two images would not fit a whole batch.
         execution.compile_backbone(self.student, self.student_taps.modules)
         for teacher in self.teachers.values():
             if isinstance(teacher, FrozenTeacher):
                 teacher.shorten()
-
-    def _build_teacher(self, name: str, config: Any, several: bool) -> FrozenTeacher | CachedTeacher:
-        key = teacher_key(name, several)
-        if isinstance(config, Mapping) and config.get('cache') is not None:
-            if several:
-                raise ConfigError(
-                    f'{key}.cache: a cache holds the outputs of one teacher, model.teacher. Run this teacher '
-                    f'({key}.cache=None), or distill from one'
-                )
-            return CachedTeacher(config, self.distill.readings(), self.data_preprocessor)
-        statistics = InputStatistics.from_preprocessor(self.student.data_preprocessor)
-        # Neither the student's initial weights nor those of a random teacher depend on what other teachers are built.
-        with seeded(derive_seed(torch.initial_seed(), 1)):
-            return FrozenTeacher(config, self.distill.taps_of(name), statistics, self.input_size, key)
 
     @property
     def teacher(self) -> FrozenTeacher | CachedTeacher | None:

@@ -8,12 +8,14 @@ from ..fileio.urls import check_url, is_url, reveal
 from ..model_sources import ModelSource, WeightsFile, find_model, published_hash
 from ..ops.sizes import height_and_width
 from .execution_options import ExecutionOptions
+from .teacher_classes import read_classes
 
 TEACHER_KEY = 'model.teacher'
 TEACHER_SETTINGS = (
     'model',
     'checkpoint',
     'taps',
+    'classes',
     'input_size',
     'allow_random_teacher',
     'dtype',
@@ -35,6 +37,9 @@ class TeacherConfig:
             - **checkpoint**: a path or URL, or True for the zoo's weights. A file must exist when the model is built; the
               weights are read, and downloaded, when training starts.
             - **taps**: module path of each tap by name. Default: None, which finds them, see :func:`default_taps`.
+            - **classes**: the teacher's class of each class of the student, in the student's order: a list of indices, or a
+              file with a line ``INDEX`` or ``INDEX NAME`` for each, see :func:`read_classes`. These columns of the teacher's
+              logits are what losses read; ``TeacherClassesHook`` compares names with the training data. Default: None, all.
             - **input_size**: height and width, one number or both, that images are resized to for a teacher that needs
               another size than the student. Default: None.
             - **allow_random_teacher**: distill from random weights if there are none; for tests. Default: False.
@@ -64,6 +69,7 @@ class TeacherConfig:
         required = not self.allow_random_teacher
         self.weights = find_weights(config.get('checkpoint'), config.get('model'), self.source, required, key)
         self.taps: Mapping[str, str] | None = config.get('taps')
+        self.classes = read_classes(config.get('classes'), key)
         self.input_size = find_input_size(config.get('input_size'), key)
         self.dtype = _dtype(config.get('dtype', 'float32'), f'{key}.dtype')
         self.autocast_dtype = _autocast_dtype(config.get('autocast_dtype'), self.dtype, key)

@@ -10,6 +10,7 @@ from ..fileio.downloads import sha256
 from ..model_sources import find_model
 from ..teacher_cache.canonical import canonical, first_difference
 from .input_statistics import InputStatistics
+from .teacher_classes import read_classes
 from .teacher_config import TEACHER_KEY, find_input_size, find_weights
 
 
@@ -21,8 +22,9 @@ def teacher_fingerprint(config: Mapping, student_statistics: InputStatistics) ->
         student_statistics: Normalization of the student's images, which a teacher without a preprocessor shares.
 
     Returns:
-        The canonical settings ``model``, ``preprocessor``, ``input_size``, ``dtype`` and ``autocast_dtype``; ``checkpoint``,
-        without what is secret in a URL; and ``weights_sha256``, None if the file is not on this machine.
+        The canonical settings ``model``, ``preprocessor``, ``input_size``, ``classes`` (without names), ``dtype`` and
+        ``autocast_dtype``; ``checkpoint``, without what is secret in a URL; and ``weights_sha256``, None if the file is not
+        on this machine.
 
     Raises:
         ConfigError: A setting is wrong, or the model does not exist.
@@ -31,10 +33,12 @@ def teacher_fingerprint(config: Mapping, student_statistics: InputStatistics) ->
     own = source.config.get('data_preprocessor') or source.data_preprocessor
     weights = find_weights(config.get('checkpoint'), config.get('model'), source, required=False)
     size = find_input_size(config.get('input_size'))
+    classes = read_classes(config.get('classes'), TEACHER_KEY)
     return {
         'model': canonical({name: value for name, value in source.config.items() if name != 'data_preprocessor'}),
         'preprocessor': canonical(asdict(student_statistics) if own is None else own),
         'input_size': canonical(size),
+        'classes': None if classes is None else canonical(classes.indices),
         'dtype': config.get('dtype', 'float32'),
         'autocast_dtype': config.get('autocast_dtype'),
         'checkpoint': None if weights is None else weights.shown,
@@ -62,7 +66,7 @@ def teacher_differences(stored: Mapping, present: Mapping) -> list[str]:
     """
     found = [
         first_difference(stored.get(name), present[name], f'{TEACHER_KEY}.{name}')
-        for name in ('model', 'preprocessor', 'input_size')
+        for name in ('model', 'preprocessor', 'input_size', 'classes')
     ]
     if present['weights_sha256'] is not None:
         if stored.get('weights_sha256') != present['weights_sha256']:

@@ -1,71 +1,57 @@
-"""One teacher, ``model.teacher``, or several by name, ``model.teachers``."""
+"""The teachers of a distillation, built for its losses and its student."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from ..config_errors import ConfigError, suggest
+import torch
+from torch import nn
 
-SINGLE = 'teacher'
+from ..config_errors import ConfigError
+from ..seeding import derive_seed, seeded
+from .cached_teacher import CachedTeacher
+from .distillation_objective import DistillationObjective
+from .frozen_teacher import FrozenTeacher
+from .input_statistics import InputStatistics
+from .teacher_names import teacher_key
 
 
-def teacher_settings(teacher: Mapping | None, teachers: Mapping | None) -> dict[str, Any]:
-    """Return the settings of each teacher by name: :data:`SINGLE` for ``model.teacher``; none for evaluation.
+def build_teachers(
+    settings: Mapping[str, Any],
+    several: bool,
+    objective: DistillationObjective,
+    student: nn.Module,
+    input_size: tuple[int, int, int],
+) -> dict[str, FrozenTeacher | CachedTeacher]:
+    """Build each teacher, or open the cache of its outputs.
 
     Args:
-        teacher: ``model.teacher``.
-        teachers: ``model.teachers``. An entry that is None removes a teacher of a base config.
+        settings: Settings of the teachers by name.
+        several: Whether they are those of ``model.teachers``.
+        objective: The losses, which read the teachers.
+        student: The student.
+        input_size: Channels, height and width of the student's images.
+
+    Returns:
+        The teachers by name.
 
     Raises:
-        ConfigError: Both are set, or ``teachers`` names none.
+        ConfigError: A setting is wrong, or a teacher does not fit the student.
     """
-    if teachers is None:
-        return {} if teacher is None else {SINGLE: teacher}
-    if teacher is not None:
-        raise ConfigError('model has both teacher and teachers; set one of them to None')
-    if not isinstance(teachers, Mapping):
-        raise ConfigError(f'model.teachers must be a dict of teachers by name, but is {teachers!r}')
-    for name in teachers:
-        if not isinstance(name, str) or not name.isidentifier():
-            raise ConfigError(f'model.teachers: {name!r} is not a name of letters, digits and underscores. Rename it')
-    named = {name: settings for name, settings in teachers.items() if settings is not None}
-    if not named:
-        raise ConfigError('model.teachers names no teacher; set model.teachers=None for evaluation')
-    return named
-
-
-def teacher_key(name: str, several: bool) -> str:
-    """Return the config key of a teacher.
-
-    Args:
-        name: Its name.
-        several: Whether it is an entry of ``model.teachers``.
-    """
-    return f'model.teachers.{name}' if several else 'model.teacher'
-
-
-def choose_teacher(config: Mapping, key: str, names: Collection[str] | None) -> str:
-    """Return the name of the teacher that a view, or a loss on a tap, reads.
-
-    Args:
-        config: Settings of the view or loss. ``teacher`` may be left out if there is one teacher.
-        key: Their config key.
-        names: Names in ``model.teachers``; None if there is ``model.teacher`` alone.
-
-    Raises:
-        ConfigError: The name is missing or unknown.
-    """
-    name = config.get('teacher')
-    if names is None:
-        if name is not None:
-            raise ConfigError(
-                f'{key}.teacher={name!r} names one of several teachers, and there is model.teacher alone. Leave it out, or '
-                f'set model.teachers=dict({name}=dict(...)) instead of model.teacher'
-            )
-        return SINGLE
-    if name is None:
-        if len(names) == 1:
-            return next(iter(names))
-        raise ConfigError(f'{key}.teacher is missing: name the one of model.teachers that is read. {suggest("", names)}')
-    if name not in names:
-        raise ConfigError(f'{key}.teacher={name!r} is not one of model.teachers. {suggest(name, names)}')
-    return name
+    statistics = InputStatistics.from_preprocessor(student.data_preprocessor)
+    teachers: dict[str, FrozenTeacher | CachedTeacher] = {}
+    for name, config in settings.items():
+        key = teacher_key(name, several)
+        if isinstance(config, Mapping) and config.get('cache') is not None:
+            if several:
+                raise ConfigError(
+                    f'{key}.cache: a cache holds the outputs of one teacher, model.teacher. Run this teacher '
+                    f'({key}.cache=None), or distill from one'
+                )
+            teachers[name] = CachedTeacher(config, objective.readings(), student.data_preprocessor)
+        else:
+            # Neither the student's initial weights nor those of a random teacher depend on what other teachers are built.
+            with seeded(derive_seed(torch.initial_seed(), 1)):
+                teachers[name] = FrozenTeacher(config, objective.taps_of(name), statistics, input_size, key)
+        if teachers[name].classes is not None:
+            teachers[name].classes.check_student(student)
+    return teachers

@@ -8,7 +8,7 @@ from ..config_errors import ConfigError, build_module, check_keys
 from ..mergers.base_merger import BaseMerger
 from ..mergers.superpixel_refiner import SuperpixelRefiner
 from ..tokenizers.base_tokenizer import BaseTokenizer
-from .teachers import SINGLE
+from .teacher_names import SINGLE
 
 
 class TapTokenizer(nn.Module):

@@ -30,7 +30,8 @@ class LogitLoss(BaseDistillationLoss):
         if student.ndim != 2 or student.shape != teacher.shape:
             raise ValueError(
                 f'{type(self).__name__} compares logits (B, K) of the same K classes, '
-                f'but got student {tuple(student.shape)} and teacher {tuple(teacher.shape)}'
+                f'but got student {tuple(student.shape)} and teacher {tuple(teacher.shape)}. The setting `classes` of the '
+                "teacher selects those of its classes that are the student's"
             )
         return self.divergence(at_least_float32(student), at_least_float32(teacher))
 
