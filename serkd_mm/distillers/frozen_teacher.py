@@ -130,7 +130,7 @@ class FrozenTeacher(nn.Module):
         weights, key = self.config.weights, f'{self.config.key}.checkpoint'
         problem = f'{key} is not set' if weights is None else fetch_on_all_ranks(weights, key)
         if problem is None:
-            load_on_all_ranks(self.model, weights, key)
+            load_on_all_ranks(self.model, weights, key, self.source.convert)
             print_log(f'Loaded the teacher from {weights.shown} ({weights.path})', logger='current')
         elif self.config.allow_random_teacher:
             print_log(

@@ -3,9 +3,8 @@ from typing import Any
 
 import torch
 
-from ..config_errors import ConfigError, check_boolean, check_file, check_keys, prefix_errors, suggest
-from ..fileio.urls import check_url, is_url, reveal
-from ..model_sources import ModelSource, WeightsFile, find_model, published_hash
+from ..config_errors import ConfigError, check_boolean, check_keys, suggest
+from ..model_sources import find_model, find_weights
 from ..ops.sizes import height_and_width
 from .execution_options import ExecutionOptions
 from .teacher_classes import read_classes
@@ -33,15 +32,16 @@ class TeacherConfig:
     Args:
         config: ``model.teacher``, a dict of these settings:
 
-            - **model**: a dict, a config file or a name of mmpretrain's zoo.
-            - **checkpoint**: a path or URL, or True for the zoo's weights. A file must exist when the model is built; the
-              weights are read, and downloaded, when training starts.
+            - **model**: a dict, a config file, a name of mmpretrain's zoo, ``'timm:<name>'`` or ``'hf:<name>'``, see
+              :func:`find_model`.
+            - **checkpoint**: a path or URL, or True for the weights of the model's publisher. A file must exist when the
+              model is built; the weights are read, and downloaded, when training starts.
             - **taps**: module path of each tap by name. Default: None, which finds them, see :func:`default_taps`.
             - **classes**: the teacher's class of each class of the student, in the student's order: a list of indices, or a
               file with a line ``INDEX`` or ``INDEX NAME`` for each, see :func:`read_classes`. These columns of the teacher's
               logits are what losses read; ``TeacherClassesHook`` compares names with the training data. Default: None, all.
-            - **input_size**: height and width, one number or both, that images are resized to for a teacher that needs
-              another size than the student. Default: None.
+            - **input_size**: height and width, one number or both, that images are resized to for the teacher. Default:
+              None, which is the student's if the teacher runs at it, see :class:`SizedTeacher`.
             - **allow_random_teacher**: distill from random weights if there are none; for tests. Default: False.
             - **dtype**: 'bfloat16' or 'float16' stores the weights of linear and convolutional layers in half the memory,
               and runs the teacher in autocast of that dtype; norms, embeddings and running statistics stay in float32.
@@ -67,7 +67,12 @@ class TeacherConfig:
         random = config.get('allow_random_teacher', False)
         self.allow_random_teacher = check_boolean(random, f'{key}.allow_random_teacher')
         required = not self.allow_random_teacher
-        self.weights = find_weights(config.get('checkpoint'), config.get('model'), self.source, required, key)
+        self.weights = find_weights(config.get('checkpoint'), self.source, required, f'{key}.checkpoint')
+        if required and self.weights is None:
+            raise ConfigError(
+                f"{key}.checkpoint is missing: set it to a file or URL, or to True for the weights of mmpretrain's zoo, "
+                f'timm or Hugging Face. (Tests may set {key}.allow_random_teacher=True and distill from random weights.)'
+            )
         self.taps: Mapping[str, str] | None = config.get('taps')
         self.classes = read_classes(config.get('classes'), key)
         self.input_size = find_input_size(config.get('input_size'), key)
@@ -105,53 +110,3 @@ def _autocast_dtype(name: Any, stored: torch.dtype, key: str) -> torch.dtype | N
             'precision are computed with in the same dtype. Leave autocast_dtype out'
         )
     return stored
-
-
-def find_weights(
-    checkpoint: Any, model: Any, source: ModelSource, required: bool, key: str = TEACHER_KEY
-) -> WeightsFile | None:
-    """Return the file of the weights, without reading it.
-
-    Args:
-        checkpoint: The setting ``checkpoint``.
-        model: The setting ``model``.
-        source: The model that it names.
-        required: Whether there must be weights, and a path must be that of a file.
-        key: Config key of the teacher, for messages. Default: 'model.teacher'.
-
-    Raises:
-        ConfigError: The setting is wrong, or what is required is missing.
-    """
-    owner, key = key, f'{key}.checkpoint'
-    if checkpoint is True:
-        checkpoint = _zoo_weights(model, source, owner)
-    if checkpoint in (None, False, ''):
-        if not required:
-            return None
-        raise ConfigError(
-            f"{key} is missing: set it to a file or URL, or to True for the weights of mmpretrain's zoo. "
-            f'(Tests may set {owner}.allow_random_teacher=True and distill from random weights.)'
-        )
-    if not isinstance(checkpoint, str):
-        raise ConfigError(f'{key} must be a path, a URL or True, but is {checkpoint!r}')
-    checkpoint = reveal(checkpoint)
-    if not is_url(checkpoint):
-        if required:
-            check_file(checkpoint, key)
-        return WeightsFile(checkpoint)
-    with prefix_errors(key):
-        check_url(checkpoint)
-    return WeightsFile(checkpoint, published_hash(checkpoint, in_zoo=checkpoint == source.weights))
-
-
-def _zoo_weights(model: Any, source: ModelSource, owner: str) -> str:
-    """The URL of the zoo's weights; ``owner`` is the config key of the teacher."""
-    if source.weights is not None:
-        return source.weights
-    given = 'a dict' if isinstance(model, Mapping) else repr(str(model))
-    why = (
-        f'the zoo has none for {given}'
-        if isinstance(model, str) and not model.endswith('.py')
-        else f'{owner}.model is {given}, not a name of the zoo'
-    )
-    raise ConfigError(f"{owner}.checkpoint=True means the zoo's weights, but {why}. Set {owner}.checkpoint to a file or URL")

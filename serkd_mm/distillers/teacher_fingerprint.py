@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ..fileio.downloads import sha256
-from ..model_sources import find_model
+from ..model_sources import find_model, find_weights
 from ..teacher_cache.canonical import canonical, first_difference
 from .input_statistics import InputStatistics
 from .teacher_classes import read_classes
-from .teacher_config import TEACHER_KEY, find_input_size, find_weights
+from .teacher_config import TEACHER_KEY, find_input_size
 
 
 def teacher_fingerprint(config: Mapping, student_statistics: InputStatistics) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def teacher_fingerprint(config: Mapping, student_statistics: InputStatistics) ->
     """
     source = find_model(config.get('model'), f'{TEACHER_KEY}.model')
     own = source.config.get('data_preprocessor') or source.data_preprocessor
-    weights = find_weights(config.get('checkpoint'), config.get('model'), source, required=False)
+    weights = find_weights(config.get('checkpoint'), source, exists=False, key=f'{TEACHER_KEY}.checkpoint')
     size = find_input_size(config.get('input_size'))
     classes = read_classes(config.get('classes'), TEACHER_KEY)
     return {

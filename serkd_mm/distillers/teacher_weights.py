@@ -1,8 +1,8 @@
-"""Weights of the teacher: downloaded once per machine, read without running code, and matched key by key."""
+"""Weights of teachers and students: downloaded once per machine, read without running code, and matched key by key."""
 
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from threading import Event, Thread
 
 import torch
@@ -13,14 +13,17 @@ from ..config_errors import ConfigError
 from ..errors import raise_on_all_ranks
 from ..fileio.downloads import DownloadError
 from ..fileio.safe_loading import CheckpointError, read_checkpoint
-from ..model_sources import WeightsFile
+from ..model_sources import HubFile, WeightsFile
 from .weight_checks import check_weights, read_state_dict
 
 # Ranks that wait for a download meet this often: far more often than any process group times out.
 _MEETING_SECONDS = 2.0
 
+File = WeightsFile | HubFile
+Convert = Callable[[dict[str, torch.Tensor], nn.Module, str], dict[str, torch.Tensor]]
 
-def fetch_on_all_ranks(file: WeightsFile, key: str) -> str | None:
+
+def fetch_on_all_ranks(file: File, key: str) -> str | None:
     """Make the weights readable on every machine; to be called on every rank. One rank of each machine downloads.
 
     Args:
@@ -34,25 +37,27 @@ def fetch_on_all_ranks(file: WeightsFile, key: str) -> str | None:
     return problem and f'{key}={file.shown!r} could not be fetched: {problem}'
 
 
-def load_on_all_ranks(model: nn.Module, file: WeightsFile, key: str) -> None:
+def load_on_all_ranks(model: nn.Module, file: File, key: str, convert: Convert | None = None) -> None:
     """Load a fetched checkpoint on every rank; to be called on every rank.
 
     Args:
         model: The model to load into.
         file: The checkpoint, in mmengine's format (``state_dict`` inside) or a plain state dict.
         key: Config key of the checkpoint, for messages.
+        convert: Turns the weights of the file, the model and the start of error messages into weights in the names of the
+            model, see :meth:`ModelSource.convert`. Default: None, they have its names.
 
     Raises:
         ConfigError: On one rank the file cannot be read safely, does not match the model, or holds values that no trained
             model has; or two machines have different files. It is raised on all ranks.
     """
     with raise_on_all_ranks():
-        checksum = _load(model, file, key)
+        checksum = _load(model, file, key, convert)
     if len(set(all_gather_object(checksum))) > 1:
         raise ConfigError(f'{key}={file.shown!r}: the machines have different files of this name; copy one to all of them')
 
 
-def _outcomes_on_all_ranks(file: WeightsFile) -> list[str | None]:
+def _outcomes_on_all_ranks(file: File) -> list[str | None]:
     """Fetch, and return the error message of each rank. Meanwhile the ranks meet, so that no collective times out."""
     stop, outcome = Event(), []
     thread = Thread(target=lambda: outcome.append(_fetch(file, stop)), daemon=True)
@@ -67,7 +72,7 @@ def _outcomes_on_all_ranks(file: WeightsFile) -> list[str | None]:
         stop.set()
 
 
-def _fetch(file: WeightsFile, stop: Event) -> str | None:
+def _fetch(file: File, stop: Event) -> str | None:
     """Fetch the weights of a URL on the first rank of a machine; return the error message, None without an error."""
     try:
         if not file.is_url or int(os.environ.get('LOCAL_RANK', '0')) == 0:
@@ -79,7 +84,7 @@ def _fetch(file: WeightsFile, stop: Event) -> str | None:
     return None
 
 
-def _load(model: nn.Module, file: WeightsFile, key: str) -> int:
+def _load(model: nn.Module, file: File, key: str, convert: Convert | None) -> int:
     """Load a checkpoint, which must hold every weight of the model and nothing else; return a checksum of the weights."""
     where = f'{key}={file.shown!r}'
     try:
@@ -88,6 +93,8 @@ def _load(model: nn.Module, file: WeightsFile, key: str) -> int:
         advice = f'. Delete {file.path} to download it again' if file.is_url else ''
         raise ConfigError(f'{error}{advice}') from error
     state_dict = read_state_dict(content, where)
+    if convert is not None:
+        state_dict = convert(state_dict, model, where)
     check_weights(state_dict, model, where)
     try:
         missing, unexpected = model.load_state_dict(state_dict, strict=False)
@@ -96,7 +103,7 @@ def _load(model: nn.Module, file: WeightsFile, key: str) -> int:
     missing = [name for name in missing if not name.endswith('num_batches_tracked')]
     if missing or unexpected:
         raise ConfigError(
-            f'{where} does not match the teacher. {_listed("Missing", missing)} {_listed("Unexpected", unexpected)} '
+            f'{where} does not match the model. {_listed("Missing", missing)} {_listed("Unexpected", unexpected)} '
             f'{_advice(key)}'
         )
     return _checksum(model.state_dict())

@@ -10,6 +10,8 @@ from ..config_errors import ConfigError
 
 # Prefixes of entries in some checkpoints that are not weights of the model.
 _NOT_WEIGHTS = ('data_preprocessor.', 'distill.')
+# Where training scripts keep weights in their checkpoints: mmengine and others, DeiT's, timm's.
+_SETS = ('state_dict', 'model', 'state_dict_ema', 'model_ema')
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -18,19 +20,25 @@ def read_state_dict(checkpoint: Any, where: str) -> dict[str, torch.Tensor]:
     """Find the weights in the content of a checkpoint.
 
     Args:
-        checkpoint: A plain state dict, or a dict with one as ``state_dict`` or ``model``.
+        checkpoint: A plain state dict, or a dict with one as ``state_dict``, ``model``, ``state_dict_ema``
+            or ``model_ema``.
         where: Start of the error messages.
 
     Returns:
         The weights, named as in the plain model.
 
     Raises:
-        ConfigError: There are none, or a weight is there with and without the prefix ``module.``.
+        ConfigError: There are none, there are several sets of them, or a weight is there with and without the prefix
+            ``module.``.
     """
-    for name in ('state_dict', 'model'):
-        if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(name), Mapping):
-            checkpoint = checkpoint[name]
-            break
+    sets = [name for name in _SETS if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(name), Mapping)]
+    if len(sets) > 1:
+        raise ConfigError(
+            f'{where} holds several sets of weights: {", ".join(sets)}. Save the one that you mean to a file of its own, '
+            f'for example torch.save(torch.load(FILE)[{sets[-1]!r}], NEW_FILE)'
+        )
+    if sets:
+        checkpoint = checkpoint[sets[0]]
     if not isinstance(checkpoint, Mapping) or not all(
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in checkpoint.items()
     ):

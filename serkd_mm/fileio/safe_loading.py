@@ -1,5 +1,6 @@
-"""Load checkpoints with ``torch.load(weights_only=True)``, which runs no code from the file."""
+"""Load checkpoints without running code from them: ``torch.load(weights_only=True)``, or safetensors."""
 
+import importlib
 import pickle
 import zipfile
 import zlib
@@ -26,6 +27,11 @@ _DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
 )
+
+
+_INSTALL = 'pip install safetensors'
+# The limit of the package itself.
+_LARGEST_HEADER = 100_000_000
 
 
 class CheckpointError(UserError, ValueError):
@@ -59,7 +65,7 @@ def read_checkpoint(path: str | Path, where: str) -> Any:
     """Load a checkpoint onto the CPU without running code from it.
 
     Args:
-        path: Path of the file.
+        path: Path of a file in a format of ``torch.save``, or of safetensors; its name does not matter.
         where: Start of the error messages, such as the config key and the path.
 
     Returns:
@@ -67,8 +73,11 @@ def read_checkpoint(path: str | Path, where: str) -> Any:
 
     Raises:
         CheckpointError: The file is missing, is damaged, or holds more than tensors and plain values. Damage inside a
-            tensor is found by the checksums of the zip archive; files of the older format, without ``zip``, have none.
+            tensor is found by the checksums of the zip archive; files of the older format, without ``zip``, and of
+            safetensors have none.
     """
+    if _is_safetensors(path):
+        return _read_safetensors(path, where)
     allow_mmengine_checkpoints()  # Repeated: the forks of mmengine reset torch's list of safe classes after each load.
     try:
         _check_checksums(path, where)
@@ -86,6 +95,34 @@ def read_checkpoint(path: str | Path, where: str) -> Any:
     except FileNotFoundError as error:
         raise CheckpointError(f'{where}: there is no such file') from error
     except _DAMAGE as error:
+        raise CheckpointError(f'{where} cannot be read; is it complete? {type(error).__name__}: {error}') from error
+
+
+def _is_safetensors(path: str | Path) -> bool:
+    """Whether a file starts like one of safetensors: with the length of a header in JSON."""
+    path = Path(path)
+    if not path.is_file():
+        return False
+    with path.open('rb') as file:
+        start = file.read(9)
+    # torch's formats start with 'PK' or with the opcode of a pickle, 0x80.
+    return len(start) == 9 and start[8:] == b'{' and int.from_bytes(start[:8], 'little') <= _LARGEST_HEADER
+
+
+def _read_safetensors(path: str | Path, where: str) -> dict[str, torch.Tensor]:
+    """Load the tensors of a file of safetensors.
+
+    Raises:
+        CheckpointError: safetensors is not installed, or the file is damaged.
+    """
+    try:
+        # Imported here, because the package is part of the extras 'timm' and 'hf'.
+        load_file = importlib.import_module('safetensors.torch').load_file
+    except ImportError as error:
+        raise CheckpointError(f'{where} is a file of safetensors. Install the package that reads it: {_INSTALL}') from error
+    try:
+        return load_file(path)
+    except Exception as error:  # The package's own class of errors, and those of torch.
         raise CheckpointError(f'{where} cannot be read; is it complete? {type(error).__name__}: {error}') from error
 
 

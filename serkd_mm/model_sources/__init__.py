@@ -2,6 +2,7 @@
 
 from .empty_pretrained import drop_empty_pretrained
 from .find_model import find_model
+from .find_weights import find_weights
 from .hub_file import HubFile
 from .hugging_face_model import HuggingFaceModel
 from .model_source import ModelSource
@@ -16,5 +17,6 @@ __all__ = [
     'check_preprocessor',
     'drop_empty_pretrained',
     'find_model',
+    'find_weights',
     'published_hash',
 ]

@@ -18,6 +18,8 @@ from .hugging_face_files import read_config
 # Parameters in front of the patch tokens: one token each, or as many as the parameter has rows.
 _TOKEN = re.compile(r'(^|\.)(cls_token|class_token|class_embedding|distillation_token)$')
 _TOKENS = re.compile(r'(^|\.)register_tokens$')
+# Models that hide random patches from themselves whenever they run.
+_MASKING = ('vit_mae',)
 
 
 @MODELS.register_module()
@@ -64,7 +66,7 @@ class HuggingFaceModel(HuggingFaceClassifier):
         self.with_cp = with_cp
         if with_cp:
             self.model.gradient_checkpointing_enable()
-        self.num_classes = self.model.config.num_labels if has_class_head(self.model.config) else 0
+        self.num_classes = self.model.config.num_labels if is_classifier(type(self.model)) else 0
         self.num_extra_tokens = _num_extra_tokens(self.model)
         self._interpolates = 'interpolate_pos_encoding' in inspect.signature(self.model.forward).parameters
         self._register_state_dict_hook(self._remove_state_dict_prefix)
@@ -98,12 +100,14 @@ class HuggingFaceModel(HuggingFaceClassifier):
     def extract_feat(self, inputs: torch.Tensor) -> torch.Tensor:
         """Compute the pooled features of preprocessed images ``(B, 3, H, W)``, one vector each."""
         # The part without the head, as transformers names it; models with two towers have no other name for it.
-        net = getattr(self.model, 'vision_model', None) or self.model.base_model
+        net = self.model
+        if self.num_classes:
+            net = getattr(net, 'vision_model', None) or net.base_model
         return self._pool(self._run(net, inputs))
 
     def _run(self, net: nn.Module, inputs: torch.Tensor) -> Any:
         """Run a net, which resizes its position embeddings if the images are not of its own size."""
-        size = getattr(net.config, 'image_size', None)
+        size = getattr(getattr(net.config, 'vision_config', net.config), 'image_size', None)
         size = (size, size) if isinstance(size, int) else size
         if self._interpolates and size is not None and tuple(size) != tuple(inputs.shape[-2:]):
             return net(inputs, interpolate_pos_encoding=True)
@@ -120,9 +124,9 @@ class HuggingFaceModel(HuggingFaceClassifier):
         return features[:, 0] if self.num_extra_tokens else features.mean(dim=1)
 
 
-def has_class_head(config: Any) -> bool:
-    """Return whether a model of a config of transformers is an image classifier."""
-    return any('ForImageClassification' in name for name in config.architectures or ())
+def is_classifier(net: type[nn.Module]) -> bool:
+    """Return whether a class of transformers is that of image classifiers."""
+    return 'ForImageClassification' in net.__name__
 
 
 def build_net(config: Any) -> nn.Module:
@@ -131,19 +135,20 @@ def build_net(config: Any) -> nn.Module:
     Args:
         config: Its config. Of a model with a vision tower, only that is built, unless it has a class head.
     """
-    return net_class(config)._from_config(config, **net_settings(config))
-
-
-def net_class(config: Any) -> type[nn.Module]:
-    """Return the class of transformers that is built from a config."""
+    has_head = any('ForImageClassification' in name for name in config.architectures or ())
     transformers = import_optional('transformers', config.model_type)
-    auto = transformers.AutoModelForImageClassification if has_class_head(config) else transformers.AutoModel
-    return auto._model_mapping[type(config)]
+    auto = transformers.AutoModelForImageClassification if has_head else transformers.AutoModel
+    nets = auto._model_mapping.get(type(config), None)
+    if nets is None or config.model_type in _MASKING:
+        raise ValueError(f'transformers has no model of type {config.model_type!r} that returns features of whole images')
+    nets = nets if isinstance(nets, (tuple, list)) else (nets,)
+    net = next((net for net in nets if net.__name__ in (config.architectures or ())), nets[0])
+    return net._from_config(config, **net_settings(net))
 
 
-def net_settings(config: Any) -> dict[str, Any]:
+def net_settings(net: type[nn.Module]) -> dict[str, Any]:
     """Return the settings to build or load a net with: no pooling layer that many checkpoints lack."""
-    has_pooler = 'add_pooling_layer' in inspect.signature(net_class(config).__init__).parameters
+    has_pooler = 'add_pooling_layer' in inspect.signature(net.__init__).parameters
     return {'dtype': torch.float32, **({'add_pooling_layer': False} if has_pooler else {})}
 
 

@@ -1,13 +1,22 @@
 """Models of Hugging Face, named ``'hf:<name>'`` or given by a dict of a type that wraps one."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from mmengine.config import ConfigDict
+from mmengine.logging import print_log
+from torch import nn
 
-from .hugging_face_files import check_name, read_config, read_image_processor
-from .model_source import ModelSource
+from ..config_errors import ConfigError
+from .extras import import_optional
+from .hub_file import HubFile
+from .hugging_face_files import check_name, find_weights_file, read_config, read_image_processor
+from .hugging_face_model import is_classifier, net_settings
+from .model_source import ModelSource, same_shapes
+from .weights_file import WeightsFile
 
 HUGGING_FACE_TYPES = ('HuggingFaceClassifier', 'HuggingFaceModel')
 
@@ -49,11 +58,72 @@ class HuggingFaceSource(ModelSource):
             ConfigError: As for :meth:`from_name`.
         """
         where = key if shown == 'a dict' else f'{key}={shown}'
+        if config.get('pretrained', False):
+            raise ConfigError(
+                f'{key}.pretrained=True: the weights would be replaced when mmengine initializes the model, and downloaded '
+                f'for every evaluation. Leave it out, and set {key.rpartition(".")[0]}.checkpoint=True'
+            )
         name = str(config.get('model_name'))
         check_name(name, where)
         read_config(name, where=where)
         processor = read_image_processor(name, where)
         return cls(config, _preprocessor(processor), image_size=_image_size(processor), shown=shown, name=name)
+
+    def published_weights(self, key: str) -> WeightsFile | HubFile:
+        """Return the file of the repository or folder, see :meth:`ModelSource.published_weights`."""
+        return find_weights_file(self.name)
+
+    def convert(self, state_dict: dict[str, torch.Tensor], model: nn.Module, where: str) -> dict[str, torch.Tensor]:
+        """Let transformers rename weights that are not in the names of its present version, or are of a larger model."""
+        if same_shapes(state_dict, model.state_dict()):
+            return state_dict
+        with _quiet():  # What does not match is reported below.
+            net, report = type(model.model).from_pretrained(
+                None,
+                config=model.model.config,
+                state_dict=dict(state_dict),
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **net_settings(type(model.model)),
+            )
+        unexpected = sorted(report['unexpected_keys'])
+        wrong = {
+            'missing': sorted(report['missing_keys']),
+            'of another shape': sorted(name for name, *_ in report['mismatched_keys']),
+            'unexpected': _of_the_model(unexpected, model.model),
+        }
+        if any(wrong.values()):
+            listed = '; '.join(f'{title} ({len(names)}): {_first(names)}' for title, names in wrong.items() if names)
+            raise ConfigError(f'{where} does not match hf:{self.name}: {listed}')
+        if unexpected:
+            print_log(f'{where}: not part of the vision model, and not loaded: {_first(unexpected)}', logger='current')
+        return net.state_dict()
+
+
+def _of_the_model(unexpected: list[str], net: nn.Module) -> list[str]:
+    """Those of the names that a model does not have which are not of another part: a text tower, or a pretraining head."""
+    parts = {'vision_model', net.base_model_prefix, *(name.partition('.')[0] for name in net.state_dict())}
+    is_ours = is_classifier(type(net))
+    return [name for name in unexpected if (is_ours or name.partition('.')[0] in parts) and '.pooler.' not in f'.{name}']
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the reports of transformers."""
+    log = import_optional('transformers.utils.logging', 'hf')
+    before, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity(log.CRITICAL)
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(before)
+        if bars:
+            log.enable_progress_bar()
+
+
+def _first(names: list[str]) -> str:
+    return f'{", ".join(names[:8])}{", ..." if len(names) > 8 else ""}'
 
 
 def _preprocessor(processor: Mapping[str, Any]) -> ConfigDict:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
 from mmpretrain.models import BaseClassifier
 from torch import nn
 
@@ -13,6 +14,8 @@ from ..config_errors import ConfigError, build_module
 from .hub_file import HubFile
 from .preprocessors import check_preprocessor
 from .weights_file import WeightsFile, published_hash
+
+ADVICE = 'Set it to a file or URL'
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,13 @@ class ModelSource:
         """Return the file of the publisher's weights, without reading it.
 
         Args:
-            key: Config key of the model, for messages.
+            key: Config key of the checkpoint, for messages.
 
         Raises:
             ConfigError: Its publisher has no weights for this model.
         """
         if self.weights is None:
-            raise ConfigError(f"{key} is {self.shown}, and mmpretrain's zoo has no weights for it")
+            raise ConfigError(f"{key}=True means the publisher's weights, but none are known for {self.shown}. {ADVICE}")
         return WeightsFile(self.weights, published_hash(self.weights, in_zoo=True))
 
     def convert(self, state_dict: dict[str, torch.Tensor], model: nn.Module, where: str) -> dict[str, torch.Tensor]:
@@ -102,3 +105,30 @@ def evaluated_size(config: Config) -> tuple[int, int] | None:
         return None
     size = sizes[-1]
     return tuple(reversed(size)) if isinstance(size, (tuple, list)) else (size, size)
+
+
+def same_shapes(state_dict: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> bool:
+    """Return whether weights have the names and shapes of a model's own; counters of batches may be missing."""
+    if any(name not in own or own[name].shape != value.shape for name, value in state_dict.items()):
+        return False
+    return all(name in state_dict or name.endswith('num_batches_tracked') for name in own)
+
+
+def log_left_out(state_dict: Mapping[str, torch.Tensor], converted: Mapping[str, torch.Tensor], where: str) -> None:
+    """Log the weights of a file that are neither by name nor by value among those that a converter made of them.
+
+    Args:
+        state_dict: The weights of the file.
+        converted: The weights in the names and shapes of the model; nothing is missing.
+        where: Start of the message.
+    """
+    found = {_value_of(value) for value in converted.values()}
+    names = [name for name, value in state_dict.items() if name not in converted and _value_of(value) not in found]
+    if names:
+        shown = f'{", ".join(names[:8])}{", ..." if len(names) > 8 else ""}'
+        print_log(f'{where}: changed or left out by the conversion: {shown}', logger='current')
+
+
+def _value_of(value: torch.Tensor) -> tuple[int, str]:
+    """What two tensors with the same values in another order share."""
+    return value.numel(), f'{value.double().sum():.6g}'

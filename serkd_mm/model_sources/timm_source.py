@@ -4,13 +4,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from mmengine.config import ConfigDict
+from mmengine.logging import print_log
+from torch import nn
 
 from ..config_errors import ConfigError, suggest
 from .extras import import_optional
-from .model_source import ModelSource
+from .hub_file import HubFile
+from .model_source import ADVICE, ModelSource, log_left_out, same_shapes
+from .weights_file import WeightsFile, published_hash
 
 TIMM_TYPES = ('TimmClassifier',)
+# Settings of mmpretrain's class, which timm does not know.
+_WRAPPER_SETTINGS = ('type', '_scope_', 'loss', 'train_cfg', 'with_cp', 'data_preprocessor', 'init_cfg', 'pretrained')
+# File names there end in the first digits of the SHA-256.
+_OWN_RELEASES = '/pytorch-image-models/releases/'
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,70 @@ class TimmSource(ModelSource):
         if not self.published.get('fixed_input_size', False) or 'img_size' in self.config:
             return self
         return self.with_config(img_size=tuple(image_size))
+
+    def published_weights(self, key: str) -> WeightsFile | HubFile:
+        """Return the file that timm names, see :meth:`ModelSource.published_weights`."""
+        repository, url = self.published.get('hf_hub_id'), self.published.get('url')
+        if self.published.get('custom_load'):
+            raise ConfigError(f'{key}=True: only timm reads the format of the weights of {self.shown}. {ADVICE}')
+        if repository:
+            return HubFile(repository, _hub_names(self.published.get('hf_hub_filename')))
+        if not url:
+            architecture = self.published['architecture']
+            tags = import_optional('timm.models', key).list_pretrained(f'{architecture}.*')
+            raise ConfigError(f'{key}=True: timm has no weights for {self.shown}. {suggest(architecture, tags)} {ADVICE}')
+        return WeightsFile(url, published_hash(url, in_zoo=_OWN_RELEASES in url))
+
+    def convert(self, state_dict: dict[str, torch.Tensor], model: nn.Module, where: str) -> dict[str, torch.Tensor]:
+        """Let timm rename and reshape weights that are not in its names, or are those of another image size."""
+        own = model.state_dict()
+        if not model.model.num_classes:
+            state_dict = self._without_head(state_dict, where)
+        if same_shapes(state_dict, own):
+            return state_dict
+        settings = {name: value for name, value in self.config.items() if name not in _WRAPPER_SETTINGS}
+        # timm drops a classifier without a word where the number of classes differs: so it must not see a difference.
+        overlay = {**settings.pop('pretrained_cfg_overlay', {}), 'num_classes': model.model.num_classes}
+        create_model = import_optional('timm', where).create_model
+        try:
+            net = create_model(
+                **settings,
+                pretrained=True,
+                pretrained_strict=True,
+                pretrained_cfg_overlay={**overlay, 'state_dict': dict(state_dict)},
+            )
+        except Exception as error:  # timm's converters raise many kinds of errors for weights of another model.
+            raise ConfigError(f'{where} does not match {self._shown_model}: {_one_line(error)}') from error
+        converted = net.state_dict()
+        log_left_out(state_dict, converted, where)
+        return converted
+
+    def _without_head(self, state_dict: dict[str, torch.Tensor], where: str) -> dict[str, torch.Tensor]:
+        """The weights without those of the classifier, for a model that is built without one."""
+        heads = self.published.get('classifier') or ()
+        heads = (heads,) if isinstance(heads, str) else tuple(heads)
+        dropped = [name for name in state_dict if name.startswith(tuple(f'{head}.' for head in heads))]
+        if dropped:
+            print_log(f'{where}: the model has no class head; not loaded: {", ".join(dropped)}', logger='current')
+        return {name: value for name, value in state_dict.items() if name not in dropped}
+
+    @property
+    def _shown_model(self) -> str:
+        """The model by its name in timm, for messages."""
+        return f'timm:{self.config.model_name}'
+
+
+def _hub_names(name: str | None) -> tuple[str, ...]:
+    """The names that a file of weights may have in a repository of timm; of one format each, the safe one first."""
+    if name is None:
+        return 'model.safetensors', 'pytorch_model.bin'
+    return (name,) if name.endswith('.safetensors') else (f'{name.rpartition(".")[0]}.safetensors', name)
+
+
+def _one_line(error: Exception) -> str:
+    """The first few lines of a message of torch, as one."""
+    lines = [line.strip().rstrip('.') for line in str(error).splitlines()]
+    return '; '.join(line[:200] for line in lines[1:4] or lines) + ('; ...' if len(lines) > 4 else '')
 
 
 def _pretrained_cfg(name: Any, where: str) -> dict[str, Any]:
