@@ -76,7 +76,12 @@ class ModelSource:
             ConfigError: Its publisher has no weights for this model.
         """
         if self.weights is None:
-            raise ConfigError(f"{key}=True means the publisher's weights, but none are known for {self.shown}. {ADVICE}")
+            model = f'{key.rpartition(".")[0]}.model is {self.shown}'
+            named = self.shown != 'a dict' and not self.shown.endswith(".py'")
+            why = "for which mmpretrain's zoo has none" if named else "not a name of mmpretrain's zoo, timm or Hugging Face"
+            raise ConfigError(
+                f"{key}=True means the weights of the model's publisher, but {model}, {why}. Set {key} to a file or URL"
+            )
         return WeightsFile(self.weights, published_hash(self.weights, in_zoo=True))
 
     def convert(self, state_dict: dict[str, torch.Tensor], model: nn.Module, where: str) -> dict[str, torch.Tensor]:
