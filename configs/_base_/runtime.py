@@ -19,6 +19,7 @@ custom_hooks = [
     dict(type='FiniteLossHook'),  # stops at a loss that is NaN or infinite, before a checkpoint is saved
     dict(type='FiniteStateHook'),  # never saves weights or an optimizer state that are NaN or infinite
     dict(type='ClassNamesHook'),  # reports class folders that differ between training and validation
+    dict(type='TeacherClassesHook'),  # compares the names in a file of teacher.classes with the training data
     dict(type='LabelRangeHook'),  # reports labels without an output of the head, before training
     dict(type='EvaluationOutputsHook'),  # computes what the metrics of label-free training read
     dict(type='UntrainedHeadHook'),  # records a class head that nothing trains, and refuses to report its accuracy

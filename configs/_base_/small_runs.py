@@ -51,6 +51,7 @@ custom_hooks = [
     dict(type='FiniteLossHook'),
     dict(type='FiniteStateHook'),
     dict(type='ClassNamesHook'),
+    dict(type='TeacherClassesHook'),
     dict(type='LabelRangeHook'),
     dict(type='BatchSizeHook'),
     dict(type='SkippedImagesHook'),

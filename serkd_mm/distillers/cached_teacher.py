@@ -128,9 +128,9 @@ class CachedTeacher:
 
     def _check_teacher(self, config: Mapping, student_statistics: InputStatistics) -> None:
         if config.get('model') is None:
-            classes = None if self.classes is None else canonical(self.classes.indices)
-            difference = first_difference(self._cache.manifest.teacher.get('classes'), classes, f'{TEACHER_KEY}.classes')
-            self._check_differences([difference] if difference else [])
+            if self.classes is not None:
+                stored, present = self._cache.manifest.teacher.get('classes'), canonical(self.classes.indices)
+                self._check_differences(first_difference(stored, present, f'{TEACHER_KEY}.classes'))
             return
         try:
             present = teacher_fingerprint(config, student_statistics)
@@ -139,12 +139,12 @@ class CachedTeacher:
                 f'{error} With {CACHE_KEY}, the model is only compared with that of the cache. If it is not on this '
                 f'machine, set {TEACHER_KEY}.model=None'
             ) from error
-        self._check_differences(teacher_differences(self._cache.manifest.teacher, present))
+        self._check_differences('; '.join(teacher_differences(self._cache.manifest.teacher, present)))
 
-    def _check_differences(self, found: Sequence[str]) -> None:
+    def _check_differences(self, found: str | None) -> None:
         if found:
             raise ConfigError(
-                f'{CACHE_KEY}={self.folder!r} was made with another teacher: {"; ".join(found)}. Make a cache with this '
+                f'{CACHE_KEY}={self.folder!r} was made with another teacher: {found}. Make a cache with this '
                 'teacher (tools/cache_teacher.py, another --out), or restore the setting'
             )
 

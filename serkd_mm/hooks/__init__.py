@@ -20,6 +20,7 @@ from .resume_validation_hook import ResumeValidationHook
 from .safe_checkpoint_hook import SafeCheckpointHook
 from .skipped_images_hook import SkippedImagesHook
 from .strategy_hook import StrategyHook
+from .teacher_classes_hook import TeacherClassesHook
 from .untrained_head_hook import UntrainedHeadHook
 from .work_dir_check_hook import WorkDirCheckHook
 from .work_dir_lock_hook import WorkDirLockHook
@@ -47,6 +48,7 @@ __all__ = [
     'SafeCheckpointHook',
     'SkippedImagesHook',
     'StrategyHook',
+    'TeacherClassesHook',
     'UntrainedHeadHook',
     'WorkDirCheckHook',
     'WorkDirLockHook',

@@ -1,0 +1,62 @@
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from mmpretrain.registry import HOOKS
+from torch.utils.data import Dataset
+
+from ..distillers.teacher_classes import TeacherClasses
+from .class_names_hook import labels_by_class
+from .data_errors import DataError, built_datasets, innermost_datasets
+
+
+@HOOKS.register_module()
+class TeacherClassesHook(Hook):
+    """Compare the names in a file of ``teacher.classes`` with the classes of the training data, before the first iteration.
+
+    In another order, each image would be distilled with the logits of another class. Names are compared without regard to
+    case, and ``_`` and ``-`` are spaces. Indices without names, and datasets without names of classes, are not compared.
+    """
+
+    def before_run(self, runner: Runner) -> None:
+        """Compare the names of each teacher's file with those of each training dataset.
+
+        Raises:
+            DataError: A label has another name in the file, or the file has no line for a label.
+        """
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        dataset = dict(built_datasets(runner)).get('train_dataloader.dataset')
+        for teacher in getattr(model, 'teachers', {}).values():
+            if teacher.classes is not None and dataset is not None:
+                for part in innermost_datasets(dataset):
+                    _compare(teacher.classes, part)
+
+
+def _compare(classes: TeacherClasses, dataset: Dataset) -> None:
+    """Report the first label whose name in the file is none of the names that the dataset has for it."""
+    known = _names_by_label(dataset)
+    pairs = [(label, name, known[label]) for label, name in enumerate(classes.names) if name and label in known]
+    wrong = [(label, name, names) for label, name, names in pairs if _spelled(name) not in map(_spelled, names)]
+    if not wrong:
+        return
+    label, name, names = wrong[0]
+    elsewhere = [other for other, others in known.items() if _spelled(name) in map(_spelled, others)]
+    has = f'; {name!r} has the label {elsewhere[0]} there' if elsewhere else ''
+    raise DataError(
+        f'{classes.key}: the class of label {label} is {name!r}, but {names[0]!r} in train_dataloader.dataset{has} (labels '
+        f'that differ: {len(wrong)}). List the classes in the order of the labels: class folders are numbered in '
+        'alphabetical order'
+    )
+
+
+def _names_by_label(dataset: Dataset) -> dict[int, list[str]]:
+    """The names of each label: that of its folder, and that in the meta information of the dataset."""
+    names: dict[int, list[str]] = {}
+    for name, label in labels_by_class(dataset).items():
+        names.setdefault(label, []).append(str(name))
+    for label, name in enumerate(getattr(dataset, 'metainfo', {}).get('classes') or ()):
+        names.setdefault(label, []).append(str(name))
+    return names
+
+
+def _spelled(name: str) -> str:
+    return ' '.join(name.casefold().replace('_', ' ').replace('-', ' ').split())
