@@ -24,7 +24,7 @@ WIDE = dict(TEACHER, head=dict(TEACHER['head'], num_classes=10))
 
 def wide_config(classes=None, **changes) -> dict:
     """Return the config of a student of 4 classes whose teacher knows 10."""
-    return distiller_config(teacher__model=copy.deepcopy(WIDE), teacher__classes=classes, **changes)
+    return distiller_config(**{'teacher__model': copy.deepcopy(WIDE), 'teacher__classes': classes, **changes})
 
 
 def logits_of(model, classes=slice(None)):
@@ -102,21 +102,22 @@ def test_a_cache_holds_the_logits_of_the_classes_and_is_read_with_the_same_ones_
     assert logits.num_bytes == 4 * NUM_CLASSES
 
     def cached(**changes):
-        config = wide_config(CLASSES, **{'teacher__cache': str(tmp_path / 'cache'), **changes})
+        classes = changes.pop('classes', CLASSES)
+        config = wide_config(classes, teacher__cache=str(tmp_path / 'cache'), **changes)
         config.data_preprocessor = VIEW_PREPROCESSOR
         return MODELS.build(config)
 
     samples = samples_with_records(tmp_path / 'cache', labels())
-    for changes in ({}, dict(teacher__classes=str(tmp_path / 'classes.txt')), dict(teacher__model=None)):
+    for changes in ({}, dict(classes=str(tmp_path / 'classes.txt')), dict(teacher__model=None)):
         built = cached(**changes)
         built.load_state_dict(model.state_dict())
         expected = model(images(), labels(), mode='loss')['loss_kd']
         torch.testing.assert_close(built(images(), samples, mode='loss')['loss_kd'], expected)
     for changes, difference in (
-        (dict(teacher__classes=[7, 0, 3, 9]), r'model\.teacher\.classes\[2\] was 9 and is 3'),
-        (dict(teacher__classes=None), r'model\.teacher\.classes was \[7, 0, 9, 3\] and is None'),
-        (dict(teacher__classes=[7, 0, 3, 9], teacher__model=None), r'model\.teacher\.classes\[2\] was 9 and is 3'),
-        (dict(teacher__classes=[7, 0, 3]), r'another teacher'),
+        (dict(classes=[7, 0, 3, 9]), r'model\.teacher\.classes\[2\] was 9 and is 3'),
+        (dict(classes=None), r'model\.teacher\.classes was \[7, 0, 9, 3\] and is None'),
+        (dict(classes=[7, 0, 3, 9], teacher__model=None), r'model\.teacher\.classes\[2\] was 9 and is 3'),
+        (dict(classes=[7, 0, 3]), r'another teacher'),
     ):
         with pytest.raises(ConfigError, match=difference):
             cached(**changes)
