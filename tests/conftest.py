@@ -12,6 +12,7 @@ if not torch.cuda.is_available():
 
 from builders import write_images
 from mmengine.config import config as mmengine_config
+from mmengine.config import utils as mmengine_config_utils
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.visualization import Visualizer
@@ -31,6 +32,15 @@ def config_text():
     mmengine_config.FormatCode = format_once
     yield
     mmengine_config.FormatCode = format_code
+
+
+@pytest.fixture(scope='session', autouse=True)
+def index_of_mmpretrain():
+    """Read each file of mmpretrain's index once: mmengine parses all of them for each base of a config in mmpretrain."""
+    load = mmengine_config_utils.load
+    mmengine_config_utils.load = functools.cache(load)
+    yield
+    mmengine_config_utils.load = load
 
 
 @pytest.fixture(scope='session')

@@ -58,6 +58,7 @@ def test_components_are_in_mmpretrain_s_own_registries():
     assert 'AutocastOptimWrapper' in OPTIM_WRAPPERS.module_dict
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('missing', ['mmengine', 'mmcv', 'mmpretrain'])
 def test_a_missing_package_raises_one_error_that_names_both_extras(missing):
     code = f'import sys; sys.modules[{missing!r}] = None; import serkd_mm'

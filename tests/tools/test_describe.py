@@ -3,12 +3,12 @@
 import re
 
 import pytest
-from builders import REPOSITORY, build_distiller, distiller_config, images, run_python, training_config, use_repeatable_views
+from builders import REPOSITORY, build_distiller, distiller_config, images, run_forked, training_config, use_repeatable_views
 from caches import write_teacher_cache
 
 
 def describe(config, *options, succeed=True):
-    return run_python('tools/describe.py', config, *options, succeed=succeed, COLUMNS='180')
+    return run_forked('tools/describe.py', config, *options, succeed=succeed, COLUMNS='180')
 
 
 def tables(page):

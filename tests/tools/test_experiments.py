@@ -21,18 +21,19 @@ def without_gpu(monkeypatch):
 
 
 def test_quickstart_reports_and_resumes(tmp_path):
-    short = ['train_cfg.max_epochs=3', 'train_cfg.val_interval=1', 'param_scheduler.0.end=1', 'param_scheduler.1.begin=1']
+    short = ['train_cfg.max_epochs=2', 'train_cfg.val_interval=1', 'param_scheduler.0.end=1', 'param_scheduler.1.begin=1']
+    short += ['train_dataloader.dataset.indices=100', 'val_dataloader.dataset.indices=100']
     work_dir = tmp_path / 'work'
-    command = [EXPERIMENTS / 'quickstart.py', '--seeds', 0, 1]
+    command = [EXPERIMENTS / 'quickstart.py', '--seeds', 0]
     command += ['--work-dir', work_dir, '--data-root', tmp_path / 'digits', '--cfg-options', *short]
     start = [sys.executable, *map(str, command)]
     with subprocess.Popen(start, stdout=subprocess.PIPE, text=True, start_new_session=True) as first:
-        while '[2/7]' not in first.stdout.readline():
+        while '[2/4]' not in first.stdout.readline():
             assert first.poll() is None
         os.killpg(first.pid, signal.SIGKILL)
     assert not (work_dir / 'results.md').exists()
     output = run_python(*command)
-    assert output.count('training, see') < 7
+    assert output.count('training, see') < 4
     assert len(list((tmp_path / 'digits' / 'few').glob('*/*.png'))) == 100
     table = (work_dir / 'results.md').read_text()
     assert table.split('\n\n')[1] in output
@@ -45,9 +46,8 @@ def test_quickstart_reports_and_resumes(tmp_path):
     for student in ('labels only', 'logit KD', 'SeRKD'):
         accuracy, spread, seeds, parameters, seconds = rows[f'student, {student}']
         assert 0 <= float(accuracy) <= 100
-        assert float(spread) >= 0
         assert float(seconds) > 0
-        assert (seeds, parameters) == ('2', '44,612')
+        assert (spread, seeds, parameters) == ('-', '1', '44,612')
     picture = cv2.imread(str(work_dir / 'results.png'))
     assert picture.std() > 10
     assert 'Loaded the teacher from' in (work_dir / 'serkd_seed0' / 'train.log').read_text()
@@ -69,6 +69,7 @@ def test_cifar_reports(tmp_path):
     rows = [[cell.strip('| ') for cell in line.split(' | ')] for line in table.splitlines() if line.startswith('| ')]
     assert [row[0] for row in rows[2:]] == ['teacher', 'scratch (labels only)', 'SeRKD, superpixels']
     assert [row[3] for row in rows[2:]] == ['1', '2', '2']
+    assert all(float(row[2]) >= 0 for row in rows[3:])
     assert rows[3][4] == rows[4][4] == '177,622'
     assert cv2.imread(str(tmp_path / 'work' / 'results.png')).std() > 10
 

@@ -1,8 +1,8 @@
 """Write the handwritten digits of scikit-learn as image folders: real images without a download.
 
-    python tools/experiments/make_digits.py [FOLDER]
+    python tools/experiments/make_digits.py [FOLDER] [--images N]
 
-``train`` has two thirds of the 1,797 images, ``val`` the rest, and ``few`` the first 10 of each class of ``train``.
+``train`` has two thirds of the images, ``val`` the rest, and ``few`` the first 10 of each class of ``train``.
 """
 
 import argparse
@@ -13,16 +13,22 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 FEW_PER_CLASS = 10
+NUM_IMAGES = 1797
 
 
-def main(root: Path) -> None:
-    """Write ``root/<split>/<class>/<number>.png``. ``root`` exists only once all images are written."""
+def main(root: Path, num_images: int = NUM_IMAGES) -> None:
+    """Write ``root/<split>/<class>/<number>.png``. ``root`` exists only once all images are written.
+
+    Args:
+        root: A new folder.
+        num_images: Number of images of all splits together, drawn with a fixed seed. Defaults to all, 1,797.
+    """
     if root.exists():
         raise SystemExit(f'{root} exists already; name a new folder')
     unfinished = root.with_name(f'{root.name}.unfinished')
     digits = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)
-    order = np.random.default_rng(0).permutation(len(images))
+    order = np.random.default_rng(0).permutation(len(images))[:num_images]
     train, val = np.split(order, [len(order) * 2 // 3])
     few = np.concatenate([train[digits.target[train] == label][:FEW_PER_CLASS] for label in range(10)])
     for split, indices in {'train': train, 'few': few, 'val': val}.items():
@@ -45,4 +51,8 @@ if __name__ == '__main__':
         metavar='FOLDER',
         help='a new folder; data/digits by default',
     )
-    main(parser.parse_args().folder)
+    parser.add_argument(
+        '--images', type=int, default=NUM_IMAGES, metavar='N', help=f'how many images; all {NUM_IMAGES} by default'
+    )
+    args = parser.parse_args()
+    main(args.folder, args.images)
