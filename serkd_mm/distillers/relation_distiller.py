@@ -22,6 +22,7 @@ from .frozen_teacher import FrozenTeacher
 from .label_free import check_losses, check_mixing, is_label_free, label_free_preprocessor
 from .model_parts import backbone_of, num_classes_of, pooled_features
 from .student_checkpoints import register_plain_student_hooks
+from .student_weights import StudentWeights
 from .taps import Taps
 from .targets import Targets
 from .teacher_names import teacher_settings
@@ -40,9 +41,10 @@ class RelationDistiller(BaseClassifier):
     loss reads its view.
 
     Args:
-        student: ``dict(model, taps=None, compile=False, channels_last=False)``. The model is a dict, a config file or a zoo
-            name. Taps that are left out are found, see :func:`default_taps`. For the other settings see
-            :class:`ExecutionOptions`; they take effect in training.
+        student: ``dict(model, checkpoint=None, taps=None, compile=False, channels_last=False)``. For the model see
+            :func:`find_model`. The checkpoint is what training starts from, see :class:`StudentWeights`. Taps that are left
+            out are found, see :func:`default_taps`. For the other settings see :class:`ExecutionOptions`; they take effect
+            in training.
         teacher: ``dict(model, checkpoint, ...)``, see :class:`TeacherConfig`, or with ``cache``, a folder of the teacher's
             stored outputs, which are read instead of running it, see :class:`CachedTeacher`. Without any teacher the model
             is for evaluation: losses are not built either, and it cannot be trained. Default: None.
@@ -51,7 +53,8 @@ class RelationDistiller(BaseClassifier):
             task loss; ``loss_cls=None`` trains without labels. What no loss reads, such as the class head, is then frozen,
             and a part of the backbone that no loss reads is an error. Default: None.
         input_size: Channels, height and width of the images of the dry run that finds shapes and errors while the model is
-            built. Default: None, the size of the student's backbone, or 3 x 224 x 224.
+            built. A student whose size is fixed, as that of many models of timm, is built for it. Default: None, the size
+            of the student's backbone, or 3 x 224 x 224.
         data_preprocessor: The student's, unless the student's ``model`` has one inside. The runner passes the config's here.
             Without labels, :class:`LabelFreePreprocessor` replaces ``ClsDataPreprocessor``.
         init_cfg: As in mmengine.
@@ -82,9 +85,12 @@ class RelationDistiller(BaseClassifier):
         **unknown: Any,
     ) -> None:
         check_keys(unknown, _SETTINGS, 'model')
-        check_keys(student, ['model', 'taps', 'compile', 'channels_last'], 'model.student')
+        check_keys(student, ['model', 'checkpoint', 'taps', 'compile', 'channels_last'], 'model.student')
+        input_size = check_input_size(input_size)
         check_preprocessor(data_preprocessor, 'data_preprocessor')
         source = find_model(student.get('model'), 'model.student.model')
+        if input_size is not None:
+            source = source.resized(input_size[1:])
         drop_empty_pretrained(source.config, 'model.student.model')
         make_heads_trainable(source.config)
         label_free = is_label_free(losses)
@@ -98,6 +104,8 @@ class RelationDistiller(BaseClassifier):
         self.teachers: dict[str, FrozenTeacher | CachedTeacher] = {}
         settings = teacher_settings(teacher, teachers)
         if settings:
+            input_size = input_size or default_input_size(self.student)
+            self._student_weights = StudentWeights(student.get('checkpoint'), source)
             self._prepare_training(student, settings, teachers is not None, views, losses, input_size)
         register_plain_student_hooks(self)
 
@@ -106,7 +114,7 @@ class RelationDistiller(BaseClassifier):
         check_float32(self.student)
         if self.label_free:
             check_mixing(self.student.data_preprocessor)
-        input_size = self.input_size = check_input_size(input_size) or default_input_size(self.student)
+        self.input_size = input_size
         taps = student.get('taps')
         execution = ExecutionOptions.from_config(student, 'model.student')
         execution.apply_memory_format(self.student)
@@ -265,11 +273,13 @@ class RelationDistiller(BaseClassifier):
         return self.student.get_layer_depth(param_name.removeprefix('student.'))
 
     def init_weights(self) -> None:
-        """Initialize the student by its config and load the teachers' weights; the runner calls this before training.
+        """Initialize the student, load the weights that it starts from and the teachers'; the runner calls this once.
 
         Raises:
-            ConfigError: A teacher's checkpoint cannot be read or does not match.
+            ConfigError: A checkpoint cannot be read or does not match.
         """
         super().init_weights()
+        if self.teachers:
+            self._student_weights.load(self.student)
         for teacher in self.teachers.values():
             teacher.load()

@@ -82,7 +82,7 @@ def reveal(shown: str) -> str:
 
 
 def conceal_teacher(config: MutableMapping[str, Any]) -> None:
-    """Conceal the URL of each teacher's checkpoint in the config of a runner, in place.
+    """Conceal the URLs of the checkpoints of teachers and student in the config of a runner, in place.
 
     mmengine writes the config to its log, to the work folder and into each checkpoint. The model itself reveals the URL.
     Texts at the top level of the config, variables from which the URL may have been made, are redacted too.
@@ -93,10 +93,11 @@ def conceal_teacher(config: MutableMapping[str, Any]) -> None:
     model = config.get('model')
     settings = model if isinstance(model, Mapping) else {}
     teachers = settings.get('teachers')
-    for teacher in (settings.get('teacher'), *(teachers.values() if isinstance(teachers, Mapping) else ())):
-        checkpoint = teacher.get('checkpoint') if isinstance(teacher, Mapping) else None
+    several = teachers.values() if isinstance(teachers, Mapping) else ()
+    for part in (settings.get('student'), settings.get('teacher'), *several):
+        checkpoint = part.get('checkpoint') if isinstance(part, Mapping) else None
         if isinstance(checkpoint, str) and is_url(checkpoint):
-            teacher['checkpoint'] = conceal(checkpoint)
+            part['checkpoint'] = conceal(checkpoint)
     for name, value in list(config.items()):
         if isinstance(value, str) and name not in ('load_from', 'work_dir'):
             config[name] = redact(value)

@@ -66,9 +66,9 @@ class TimmSource(ModelSource):
             )
         published = _pretrained_cfg(config.get('model_name'), where)
         preprocessor = {**{name: _scaled(published[name]) for name in ('mean', 'std')}, 'to_rgb': True}
-        return cls(
-            config, ConfigDict(preprocessor), image_size=tuple(published['input_size'][1:]), shown=shown, published=published
-        )
+        size = config.get('img_size') or tuple(published['input_size'][1:])
+        size = size if isinstance(size, (tuple, list)) else (size, size)
+        return cls(config, ConfigDict(preprocessor), image_size=tuple(size), shown=shown, published=published)
 
     def resized(self, image_size: tuple[int, int]) -> 'ModelSource':
         """Return the source of the model for images of another height and width, if its size is fixed when it is built."""
