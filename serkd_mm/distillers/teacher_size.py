@@ -40,7 +40,7 @@ class SizedTeacher:
         self.source = source.resized(size or wanted)
         try:
             self.model = self.source.build(f'{key}.model')
-            runs = size is not None or (_in_patches(self.model, wanted) == wanted and _runs(self.model, image_shape))
+            runs = size is not None or source.image_size == wanted or self._runs_in_patches(image_shape)
         except ConfigError:
             if size is not None or source.image_size in (None, wanted):
                 raise
@@ -48,6 +48,10 @@ class SizedTeacher:
         if not runs:
             self._find_other_size(source, image_shape, key)
         self._log(source.image_size, wanted, key)
+
+    def _runs_in_patches(self, image_shape: tuple[int, int, int]) -> bool:
+        """Whether the model runs on images of a size and sees all of their pixels."""
+        return _in_patches(self.model, image_shape[1:]) == image_shape[1:] and _runs(self.model, image_shape)
 
     def _find_other_size(self, source: ModelSource, image_shape: tuple[int, int, int], key: str) -> None:
         """Build the model for another size; if it runs at none, leave it to the dry run to report why."""
@@ -61,7 +65,7 @@ class SizedTeacher:
                 model = self.model if resized is self.source else resized.build(f'{key}.model')
             except ConfigError:
                 continue
-            if _runs(model, (channels, *size)):
+            if size == source.image_size or _runs(model, (channels, *size)):
                 self.source, self.model, self.size = resized, model, size
                 return
         if self.model is None:
