@@ -40,6 +40,7 @@ _MORE_KEYS = [
     'vis_backends',
 ]
 _RUN_KEYS = [*inspect.signature(Runner.__init__).parameters, *_MORE_KEYS]
+_REMOVABLE_LOSSES = ['loss_cls']  # The student's task loss, which no config lists.
 _RUNNER_HOOKS = ['checkpoint', 'logger', 'param_scheduler', 'runtime_info', 'sampler_seed', 'timer']
 _OF_EVERY_DICT = ['type', '_scope_', '_delete_']
 _LOADER_KEYS = [
@@ -121,7 +122,7 @@ def check_removals(config: Config, before: Config, options: Mapping | None = Non
         ConfigError: A name that is removed does not exist.
     """
     for path in ('model.losses', 'model.views', 'model.teachers', 'default_hooks'):
-        own = _RUNNER_HOOKS if path == 'default_hooks' else []
+        own = {'default_hooks': _RUNNER_HOOKS, 'model.losses': _REMOVABLE_LOSSES}.get(path, [])
         entries = _get(config, path)
         for name in [name for name, value in entries.items() if value is None and name not in own]:
             given = f'{path}.{name}' in (options or ())
