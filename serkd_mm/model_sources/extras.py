@@ -5,7 +5,7 @@ from types import ModuleType
 
 from ..config_errors import ConfigError
 
-_EXTRAS = {'timm': 'timm', 'transformers': 'hf', 'huggingface_hub': 'hf'}
+_EXTRAS = {'timm': 'timm', 'safetensors': 'timm', 'transformers': 'hf', 'huggingface_hub': 'hf'}
 
 
 def import_optional(package: str, key: str) -> ModuleType:

@@ -1,0 +1,189 @@
+"""Write the student of a checkpoint alone, for any host.
+
+    python tools/export_student.py CONFIG CHECKPOINT OUT [--cfg-options KEY=VALUE ...]
+
+OUT ends in .pth or .safetensors, and holds the weights in the names of the student's library: `timm.create_model(...,
+checkpoint_path=OUT)` and mmpretrain load it, without this package. For a student of Hugging Face, OUT is a folder for
+`from_pretrained`. A class head that nothing has trained is left out. The command prints the line that loads the file.
+"""
+
+import argparse
+import io
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.registry import DefaultScope
+from mmpretrain.registry import MODELS
+from torch import nn
+
+import serkd_mm  # noqa: F401  (registers the components, and reports a missing package)
+from serkd_mm.config_errors import ConfigError
+from serkd_mm.config_files import OptionsAction, read_config, type_name
+from serkd_mm.distillers import RelationDistiller
+from serkd_mm.errors import UserError, one_line_errors
+from serkd_mm.fileio.atomic_backend import write_atomically
+from serkd_mm.fileio.safe_loading import read_checkpoint
+from serkd_mm.hooks.complete_checkpoint_hook import load_all_weights
+from serkd_mm.model_sources import find_model
+from serkd_mm.model_sources.extras import import_optional
+
+SUFFIXES = ('.pth', '.safetensors')
+# Settings of mmpretrain's wrappers of timm and Hugging Face, which are not those of the net.
+WRAPPER_SETTINGS = ('type', 'model_name', 'pretrained', 'loss', 'train_cfg', 'with_cp', 'data_preprocessor', 'init_cfg')
+
+
+class ExportError(UserError, ValueError):
+    """The student cannot be exported. The message says why."""
+
+
+def main() -> None:
+    """Load the student, and write it."""
+    args = parse_arguments()
+    warnings.simplefilter('ignore')
+    if args.out.exists() and args.out.samefile(args.checkpoint):
+        raise ExportError(f'{args.out} is the checkpoint itself. Give another file')
+    source, student = build_student(args.config, args.cfg_options)
+    where = repr(str(args.checkpoint))
+    checkpoint = read_checkpoint(args.checkpoint, where)
+    load_all_weights(student, checkpoint, where)
+    meta = checkpoint.get('meta', {}) if isinstance(checkpoint.get('meta'), Mapping) else {}
+    untrained = list(meta.get('untrained_head') or ())
+    kind = student_kind(student)
+    if kind == 'hf':
+        report = export_hugging_face(student.model, bool(untrained), args.out)
+    else:
+        if args.out.suffix not in SUFFIXES:
+            raise ExportError(f'{args.out}: the name must end in {" or ".join(SUFFIXES)}')
+        weights = trained_weights(student, untrained)
+        loading = timm_call(source, student, weights, bool(untrained), args.out) if kind == 'timm' else None
+        report = loading or mmpretrain_call(source, bool(untrained), args.out)
+        write_weights(weights, meta, args.out)
+    if untrained:
+        print(f'Left out, because nothing has trained it: the class head ({", ".join(untrained)})')
+    print(f'Wrote {args.out}. To load it:\n{report}')
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config of the training')
+    parser.add_argument('checkpoint', type=Path, help='a checkpoint of it')
+    parser.add_argument('out', type=Path, help='file to write (.pth, .safetensors), or a folder for Hugging Face')
+    parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help='settings to change')
+    return parser.parse_args()
+
+
+def build_student(path: str, options: Mapping[str, Any] | None) -> tuple[Any, nn.Module]:
+    """Build the student of a config, without its teacher.
+
+    Args:
+        path: The config of a distillation.
+        options: Settings of ``--cfg-options``; None if there are none.
+
+    Returns:
+        The student's source, and the student.
+
+    Raises:
+        ConfigError: The model of the config has no student.
+    """
+    config = read_config(path, options)
+    if type_name(config.get('model') or {}) != RelationDistiller.__name__:
+        raise ConfigError(f'{path}: the model has no student, because it is no RelationDistiller')
+    model = config.model
+    model.teacher = model.teachers = None
+    model.setdefault('data_preprocessor', config.get('data_preprocessor'))
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        student = MODELS.build(model).student
+    return find_model(config.model.student.model, 'model.student.model'), student
+
+
+def student_kind(student: nn.Module) -> str:
+    """Return whose net the student is: 'timm', 'hf' or 'mmpretrain'."""
+    names = [base.__name__ for base in type(student).__mro__]
+    kinds = {'TimmClassifier': 'timm', 'HuggingFaceClassifier': 'hf'}
+    return next((kinds[name] for name in names if name in kinds), 'mmpretrain')
+
+
+def trained_weights(student: nn.Module, untrained: list[str]) -> dict[str, torch.Tensor]:
+    """Return the student's weights in the names of its library, without a head that nothing has trained."""
+    return {name: value.contiguous() for name, value in student.state_dict().items() if name not in untrained}
+
+
+def write_weights(weights: dict[str, torch.Tensor], meta: Mapping[str, Any], path: Path) -> None:
+    """Write a file that is complete or does not exist.
+
+    Args:
+        weights: The weights by name.
+        meta: Meta information of the checkpoint, of which names of classes are kept.
+        path: The file; its suffix says in which format.
+
+    Raises:
+        WriteError: It cannot be written.
+        ConfigError: safetensors is not installed.
+    """
+    if path.suffix == '.safetensors':
+        safetensors = import_optional('safetensors.torch', str(path))
+        content = safetensors.save({name: value.clone() for name, value in weights.items()}, metadata={'format': 'pt'})
+    else:
+        buffer = io.BytesIO()
+        kept = {'dataset_meta': meta['dataset_meta']} if meta.get('dataset_meta') else {}
+        torch.save({'meta': kept, 'state_dict': weights}, buffer)
+        content = buffer.getvalue()
+    write_atomically(content, path, 'then run the same command again')
+
+
+def timm_call(source: Any, student: nn.Module, weights: dict[str, torch.Tensor], headless: bool, path: Path) -> str:
+    """Return the line that loads the file, after checking that these settings load these weights.
+
+    Raises:
+        ExportError: timm cannot load the weights with the settings of the config.
+    """
+    timm, config = import_optional('timm', str(path)), dict(source.config)
+    settings = {name: value for name, value in config.items() if name not in WRAPPER_SETTINGS}
+    if headless:
+        settings['num_classes'] = 0
+    elif getattr(student.model, 'num_classes', None) is not None:
+        settings['num_classes'] = student.model.num_classes
+    arguments = ', '.join([repr(config['model_name']), *(f'{name}={value!r}' for name, value in settings.items())])
+    try:
+        timm.create_model(config['model_name'], pretrained=False, **settings).load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        raise ExportError(
+            f'timm.create_model({config["model_name"]!r}, {settings}) does not load the weights: {error}'
+        ) from error
+    arguments = ''.join(f', {name}={value!r}' for name, value in settings.items())
+    return f'timm.create_model({config["model_name"]!r}{arguments}, checkpoint_path={str(path)!r})'
+
+
+def mmpretrain_call(source: Any, headless: bool, path: Path) -> str:
+    """Return the lines that load the file."""
+    head = {'head': None} if headless else {}
+    model = {**source.config.to_dict(), **head}
+    if path.suffix == '.safetensors':
+        return (
+            f'model = mmpretrain.get_model(mmengine.Config(dict(model={model!r})))\n'
+            f'model.load_state_dict(safetensors.torch.load_file({str(path)!r}))'
+        )
+    return f'mmpretrain.get_model(mmengine.Config(dict(model={model!r})), pretrained={str(path)!r})'
+
+
+def export_hugging_face(net: nn.Module, headless: bool, folder: Path) -> str:
+    """Write a folder as ``save_pretrained`` does, and return the line that loads it.
+
+    Raises:
+        ExportError: OUT names a file.
+    """
+    if folder.suffix in SUFFIXES or folder.is_file():
+        raise ExportError(f'{folder}: a student of Hugging Face is written to a folder, so give a name without a suffix')
+    if headless:
+        net = net.base_model
+    net.save_pretrained(folder)
+    return f'transformers.{type(net).__name__}.from_pretrained({str(folder)!r})'
+
+
+if __name__ == '__main__':
+    with one_line_errors():
+        main()
