@@ -61,7 +61,7 @@ def step(config, size):
     torch.manual_seed(0)
     model = MODELS.build(config.model)
     model.init_weights()
-    num_classes = config.data_preprocessor.num_classes
+    num_classes = config.data_preprocessor.get('num_classes', 1)
     raw = dict(
         inputs=torch.randint(0, 256, (2, 3, size, size)),
         data_samples=[DataSample().set_gt_label(0), DataSample().set_gt_label(num_classes - 1)],

@@ -14,6 +14,7 @@ from builders import (
     REPOSITORY,
     TIMM_STUDENT,
     images,
+    read_config,
     run_command,
     run_python,
     training_config,
@@ -64,6 +65,7 @@ def predictions(config, path):
     return metrics, torch.stack([sample['pred_score'] for sample in pickle.loads(path.read_bytes())])
 
 
+@pytest.mark.slow
 def test_student_of_timm_is_a_plain_model_of_timm(image_root, tmp_path, monkeypatch, capsys):
     def config_of(**changes):
         config = training_config(image_root, tmp_path / 'work', **changes)
