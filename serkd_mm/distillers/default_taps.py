@@ -1,7 +1,8 @@
 """Taps of a model whose config has none, found in one forward pass."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
+from math import inf
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 from ..config_errors import ConfigError
 from ..heads.distilled_head import DistilledHead
 from ..tokenizers import Feature, GridTokenizer
-from .model_parts import backbone_of, backbone_path
+from .model_parts import backbone_of, backbone_path, is_wrapper, num_classes_of, num_extra_tokens_of
 from .taps import single_tensor
 
 DEFAULT_TAPS = ('patches', 'logits')
@@ -21,34 +22,40 @@ _STRIDE = 16
 # More leading tokens than this cannot be class or distillation tokens.
 _MAX_EXTRA_TOKENS = 8
 _NUM_IMAGES = 2
-_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
+# What may come after the last block and is none.
+_NO_BLOCKS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.Identity, nn.modules.dropout._DropoutNd)
 # Backbones whose last block with enough positions is not the right one: it is class attention or one of several branches, or
 # the stage ends with the downsampling of the next.
 _PATCHES = {
-    'Conformer': 'backbone.conv_trans_12.trans_block',
-    'HRNet': 'backbone.stage4[-1].branches[2]',
-    'MixMIMTransformer': 'backbone.layers[2].blocks[-1]',
-    'XCiT': 'backbone.xca_layers[-1]',
+    'CoaT': 'serial_blocks3[-1]',
+    'Conformer': 'conv_trans_12.trans_block',
+    'CrossVit': 'blocks[-1].blocks[1]',
+    'HRNet': 'stage4[-1].branches[2]',
+    'HighResolutionNet': 'incre_modules[2]',
+    'MixMIMTransformer': 'layers[2].blocks[-1]',
+    'XCiT': 'xca_layers[-1]',
+    'Xcit': 'blocks[-1]',
 }
 
 
 def default_taps(
-    model: nn.Module, used: set[str], input_size: tuple[int, int, int], key: str, last_block: bool = False
+    model: nn.Module, used: Collection[str], input_size: tuple[int, int, int], key: str, last_block: bool = False
 ) -> dict[str, str]:
-    """Find the taps ``patches`` and ``logits`` of any model.
+    """Find the taps ``patches`` and ``logits`` of any model of mmpretrain, timm or Hugging Face.
 
     ``patches`` is the output of the last block of the backbone whose tokens or positions are about 16 pixels apart or less,
     or, if there is none, of the last block with the largest number of them; norms after the blocks do not count. In a vision
     transformer it is the last block (SeRKD, section V-A), in a ResNet the third stage (section IV-A.2). ``logits`` is the
-    head; in a head with several classifiers it is the last one, which in a distilled head learns from the teacher.
+    output of a net of timm or Hugging Face, and otherwise the head; in a head with several classifiers it is the last one,
+    which in a distilled head learns from the teacher.
 
     Args:
-        model: A classifier with a backbone and a head.
-        used: The taps that a loss reads.
+        model: A classifier.
+        used: The taps that a loss reads; a dict also has the names of the losses, for messages.
         input_size: Channels, height and width of the images to run the model on.
         key: Config key of the taps, for messages.
-        last_block: Whether ``patches`` is the last block with a grid of features, however coarse; for a student whose losses
-            would leave the later blocks untrained. Default: False.
+        last_block: Whether ``patches`` is the last block at any resolution: a loss on it trains the whole backbone.
+            Default: False.
 
     Returns:
         The module path of each used tap.
@@ -56,14 +63,28 @@ def default_taps(
     Raises:
         ConfigError: The model cannot be run on such images, or has no grid of features or no logits.
     """
+    if 'logits' in used:
+        _check_class_head(model, used, key)
     outputs = _outputs(model, input_size, key)
+    stride = inf if last_block else _STRIDE
     find = {
-        'patches': lambda: _patches(model, outputs, input_size[1:], key, last_block),
+        'patches': lambda: _patches(model, outputs, input_size[1:], stride, key),
         'logits': lambda: _logits(model, outputs, key),
     }
     taps = {name: find[name]() for name in DEFAULT_TAPS if name in used}
     print_log(f'{key}: ' + ', '.join(f'{name}={path!r}' for name, path in taps.items()), logger='current')
     return taps
+
+
+def _check_class_head(model: nn.Module, used: Collection[str], key: str) -> None:
+    """Report a model that has no logits, with the losses that read them."""
+    if num_classes_of(model) != 0:
+        return
+    losses = used['logits'] if isinstance(used, Mapping) else ['loss_kd']
+    raise ConfigError(
+        f'{key.removesuffix(".taps")}.model has no class head, so there are no logits: set '
+        f'{" and ".join(f"model.losses.{name}=None" for name in losses)}'
+    )
 
 
 def _outputs(model: nn.Module, input_size: tuple[int, int, int], key: str) -> dict[nn.Module, torch.Tensor | None]:
@@ -89,51 +110,79 @@ def _outputs(model: nn.Module, input_size: tuple[int, int, int], key: str) -> di
     return outputs
 
 
-def _patches(model: nn.Module, outputs: dict, image_size: tuple[int, int], key: str, last_block: bool = False) -> str:
-    """The last block with enough positions, or the last one of all."""
-    family = type(getattr(model, 'backbone', None)).__name__
+def _patches(model: nn.Module, outputs: dict, image_size: tuple[int, int], stride: float, key: str) -> str:
+    """The last block with enough positions."""
+    backbone = backbone_of(model)
+    start = ('', model) if backbone is None else (backbone_path(model), backbone)
+    family = type(backbone).__name__
     if family in _PATCHES:
-        return _PATCHES[family]
-    start = (backbone_path(model), backbone_of(model)) if backbone_of(model) is not None else ('', model)
-    blocks = {module: path for path, module in _blocks(*start, outputs, image_size) if not isinstance(module, _NORMS)}
-    positions = {blocks[module]: _num_positions(outputs[module], image_size) for module in outputs if module in blocks}
-    if not positions:
-        raise ConfigError(f'{key} is left out, and no block of {family} returns a grid of features for each image')
-    if last_block:
-        return list(positions)[-1]
-    wanted = image_size[0] // _STRIDE * (image_size[1] // _STRIDE)
+        return f'{start[0]}.{_PATCHES[family]}'
     # Half is enough: convolutions without padding leave less than the stride says, and the next stage a quarter.
-    enough = min(wanted / 2, max(positions.values()))
-    return [path for path, number in positions.items() if number >= enough][-1]
+    enough = (image_size[0] // stride) * (image_size[1] // stride) / 2
+    blocks = {module: (path, number) for path, module, number in _blocks(*start, outputs, image_size, enough)}
+    found = [blocks[module] for module in outputs if module in blocks]
+    if not found:
+        raise ConfigError(f'{key} is left out, and no block of {family} returns a grid of features for each image')
+    enough = min(enough, max(number for _, number in found))
+    return [path for path, number in found if number >= enough][-1]
 
 
-def _blocks(path: str, module: nn.Module, outputs: dict, image_size: tuple[int, int]) -> Iterator[tuple[str, nn.Module]]:
-    """The outermost modules inside a module that return a grid of features, with their paths."""
+def _blocks(
+    path: str,
+    module: nn.Module,
+    outputs: dict,
+    image_size: tuple[int, int],
+    enough: float,
+    num_extra_tokens: int | None = None,
+) -> Iterator[tuple[str, nn.Module, int]]:
+    """The outermost modules inside a module that return a grid of features, with their paths and numbers of positions."""
     listed = isinstance(module, (nn.ModuleList, nn.Sequential))
+    known = num_extra_tokens_of(module)
+    num_extra_tokens = num_extra_tokens if known is None else known
     for index, (name, child) in enumerate(module.named_children()):
         inside = f'{path}[{index}]' if listed else f'{path}.{name}'.lstrip('.')
-        if _num_positions(outputs.get(child), image_size) > 1:
-            yield inside, child
-        else:
-            yield from _blocks(inside, child, outputs, image_size)
+        number = _num_positions(outputs.get(child), image_size, num_extra_tokens)
+        if number > 1 and _may_be_block(child):
+            yield inside, child, number
+        # A sequence of all stages returns the last one's output, which may have fewer positions than wanted. What returns one
+        # vector for each image, such as class attention, reads the blocks and is none.
+        if (number <= 1 and not _is_vector(outputs.get(child))) or (number < enough and isinstance(child, nn.Sequential)):
+            yield from _blocks(inside, child, outputs, image_size, enough, num_extra_tokens)
 
 
-def _num_positions(output: torch.Tensor | None, image_size: tuple[int, int]) -> int:
+def _is_vector(output: torch.Tensor | None) -> bool:
+    """Whether an output is one vector for each image."""
+    return output is not None and (output.ndim == 2 or (output.ndim == 3 and output.shape[1] == 1))
+
+
+def _may_be_block(module: nn.Module) -> bool:
+    """Whether a module is no norm, dropout or identity; a norm that is not one of torch's is known by its name."""
+    named_norm = 'Norm' in type(module).__name__ and next(module.children(), None) is None
+    return not named_norm and not isinstance(module, _NO_BLOCKS)
+
+
+def _num_positions(output: torch.Tensor | None, image_size: tuple[int, int], num_extra_tokens: int | None) -> int:
     """Number of tokens or positions of an image; 0 if the output is not a grid of features."""
     if output is None or output.ndim not in (3, 4) or output.shape[0] != _NUM_IMAGES:
         return 0
-    grid = GridTokenizer()(Feature(output, image_size))
-    num_extra_tokens = output[0].numel() // grid.shape[1] - grid[0, 0].numel()
-    return grid[0, 0].numel() if grid.shape[1] > 1 and num_extra_tokens <= _MAX_EXTRA_TOKENS else 0
+    try:
+        grid = GridTokenizer()(Feature(output, image_size, num_extra_tokens))
+    except ValueError:  # Not every module of a transformer has its extra tokens.
+        grid = GridTokenizer()(Feature(output, image_size))
+    found = output[0].numel() // grid.shape[1] - grid[0, 0].numel()
+    return grid[0, 0].numel() if grid.shape[1] > 1 and found <= max(_MAX_EXTRA_TOKENS, num_extra_tokens or 0) else 0
 
 
 def _logits(model: nn.Module, outputs: dict, key: str) -> str:
-    """The head, or the last of its classifiers."""
-    head = getattr(model, 'head', None)
+    """The output of a wrapped net, the head, or the last classifier of either."""
+    if isinstance(getattr(model, 'logits', None), nn.Module):
+        return 'logits'
+    path = backbone_path(model) if is_wrapper(model) else 'head'
+    head = getattr(model, path, None)
     if head in outputs and outputs[head] is not None and not isinstance(head, DistilledHead):
-        return 'head'
-    num_classes = getattr(head, 'num_classes', None)
-    paths = {module: f'head.{path}' for path, module in (head.named_modules() if head is not None else ()) if path}
+        return path
+    num_classes = num_classes_of(model)
+    paths = {module: f'{path}.{name}' for name, module in (head.named_modules() if head is not None else ()) if name}
     found = [
         paths[module]
         for module, output in outputs.items()

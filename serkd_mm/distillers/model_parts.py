@@ -7,6 +7,8 @@ from torch import nn
 
 # Classes of mmpretrain, by name: they need timm or transformers only when one is built.
 _WRAPPERS = ('TimmClassifier', 'HuggingFaceClassifier')
+# Nets of timm whose blocks see no class token: class attention after them adds it. Their num_prefix_tokens counts it.
+_CLASS_ATTENTION = ('Cait', 'Xcit')
 
 
 def is_wrapper(model: nn.Module) -> bool:
@@ -48,6 +50,8 @@ def head_modules(model: nn.Module) -> list[nn.Module]:
 
 def num_extra_tokens_of(module: nn.Module) -> int | None:
     """Return how many class, distillation and register tokens stand before the patch tokens; None if it is not known."""
+    if type(module).__name__ in _CLASS_ATTENTION:
+        return 0
     for name in ('num_extra_tokens', 'num_prefix_tokens'):  # mmpretrain's name, and timm's.
         number = getattr(module, name, None)
         if isinstance(number, int):

@@ -56,11 +56,14 @@ class PatchTokenizer(BaseTokenizer):
 
 
 def _rows_and_columns(num_patches: int, aspect: float) -> tuple[int, int] | None:
-    """Height and width with ``height * width == num_patches`` and height / width within one patch of ``aspect``."""
+    """Height and width with ``height * width == num_patches`` and height / width within one patch of ``aspect``.
+
+    Patches of a square image form a square: 195 tokens are no 13 x 15 grid, but 14 x 14 less one that is no extra token.
+    """
     if num_patches < 1:
         return None
     height = math.sqrt(num_patches * aspect)
     for rows in sorted({max(math.floor(height), 1), math.ceil(height)}, key=lambda rows: abs(rows - height)):
-        if num_patches % rows == 0:
+        if num_patches % rows == 0 and (aspect != 1 or rows * rows == num_patches):
             return rows, num_patches // rows
     return None
