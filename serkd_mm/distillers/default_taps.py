@@ -24,18 +24,26 @@ _MAX_EXTRA_TOKENS = 8
 _NUM_IMAGES = 2
 # What may come after the last block and is none.
 _NO_BLOCKS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.Identity, nn.modules.dropout._DropoutNd)
-# Backbones whose last block with enough positions is not the right one: it is class attention or one of several branches, or
-# the stage ends with the downsampling of the next.
+# Nets whose last block with enough positions is not the right one, by where the model keeps them: it is class attention, an
+# auxiliary head or one of several branches, or the stage ends with the downsampling of the next.
 _PATCHES = {
-    'CoaT': 'serial_blocks3[-1]',
-    'Conformer': 'conv_trans_12.trans_block',
-    'CrossVit': 'blocks[-1].blocks[1]',
-    'HRNet': 'stage4[-1].branches[2]',
-    'HighResolutionNet': 'incre_modules[2]',
-    'MixMIMTransformer': 'layers[2].blocks[-1]',
-    'XCiT': 'xca_layers[-1]',
-    'Xcit': 'blocks[-1]',
+    'backbone': {
+        'Conformer': 'conv_trans_12.trans_block',
+        'HRNet': 'stage4[-1].branches[2]',
+        'MixMIMTransformer': 'layers[2].blocks[-1]',
+        'XCiT': 'xca_layers[-1]',
+    },
+    'model': {
+        'CoaT': 'serial_blocks3[-1]',
+        'CrossVit': 'blocks[-1].blocks[1]',
+        'HighResolutionNet': 'incre_modules[2]',
+        'TNT': 'norm',
+        'VOLO': 'network[-1]',
+        'Xcit': 'blocks[-1]',
+    },
 }
+# Hiera's blocks hold the tokens in the order of its mask units, in which no window of neighbors is one.
+_NO_GRID = ('Hiera', 'HieraModel', 'HieraForImageClassification')
 
 
 def default_taps(
@@ -115,8 +123,13 @@ def _patches(model: nn.Module, outputs: dict, image_size: tuple[int, int], strid
     backbone = backbone_of(model)
     start = ('', model) if backbone is None else (backbone_path(model), backbone)
     family = type(backbone).__name__
-    if family in _PATCHES:
-        return f'{start[0]}.{_PATCHES[family]}'
+    if family in (known := _PATCHES.get(start[0], {})):
+        return f'{start[0]}.{known[family]}'
+    if family in _NO_GRID:
+        raise ConfigError(
+            f"{key} is left out, and {family}'s blocks do not hold the tokens in the order of the image: set each view to "
+            'None, and distill its logits'
+        )
     # Half is enough: convolutions without padding leave less than the stride says, and the next stage a quarter.
     enough = (image_size[0] // stride) * (image_size[1] // stride) / 2
     blocks = {module: (path, number) for path, module, number in _blocks(*start, outputs, image_size, enough)}
@@ -146,7 +159,8 @@ def _blocks(
             yield inside, child, number
         # A sequence of all stages returns the last one's output, which may have fewer positions than wanted. What returns one
         # vector for each image, such as class attention, reads the blocks and is none.
-        if (number <= 1 and not _is_vector(outputs.get(child))) or (number < enough and isinstance(child, nn.Sequential)):
+        no_block = number <= 1 and not _is_vector(outputs.get(child))
+        if no_block or (number < enough and isinstance(child, nn.Sequential)):
             yield from _blocks(inside, child, outputs, image_size, enough, num_extra_tokens)
 
 
@@ -157,8 +171,9 @@ def _is_vector(output: torch.Tensor | None) -> bool:
 
 def _may_be_block(module: nn.Module) -> bool:
     """Whether a module is no norm, dropout or identity; a norm that is not one of torch's is known by its name."""
-    named_norm = 'Norm' in type(module).__name__ and next(module.children(), None) is None
-    return not named_norm and not isinstance(module, _NO_BLOCKS)
+    named_norm = any(part in type(module).__name__ for part in ('Norm', 'Affine'))
+    is_layer = next(module.children(), None) is None
+    return not isinstance(module, _NO_BLOCKS) and not (named_norm and is_layer)
 
 
 def _num_positions(output: torch.Tensor | None, image_size: tuple[int, int], num_extra_tokens: int | None) -> int:
