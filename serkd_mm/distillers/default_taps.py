@@ -157,8 +157,8 @@ def _blocks(
         number = _num_positions(outputs.get(child), image_size, num_extra_tokens)
         if number > 1 and _may_be_block(child):
             yield inside, child, number
-        # A sequence of all stages returns the last one's output, which may have fewer positions than wanted. What returns one
-        # vector for each image, such as class attention, reads the blocks and is none.
+        # A sequence of all stages returns the last one's output, which may have fewer positions than wanted. What returns
+        # one vector for each image, such as class attention, reads the blocks and is none.
         no_block = number <= 1 and not _is_vector(outputs.get(child))
         if no_block or (number < enough and isinstance(child, nn.Sequential)):
             yield from _blocks(inside, child, outputs, image_size, enough, num_extra_tokens)

@@ -8,7 +8,7 @@ from builders import CONFIGS, REPOSITORY, run_python
 
 def start(tmp_path, *names):
     paths = ['--work-dir', tmp_path / 'work', '--out', tmp_path / 'zoo.md']
-    return run_python('tools/experiments/zoo.py', '--teachers', *names, *paths)
+    return run_python('tools/experiments/zoo.py', '--names', *names, *paths)
 
 
 @pytest.mark.slow

@@ -1,10 +1,11 @@
-"""Test every image classifier of mmpretrain's zoo as the teacher of a DeiT-Ti and of a ResNet-18 by one SeRKD step.
+"""Test every image classifier of mmpretrain's zoo, or architectures of timm, by one SeRKD step with random weights.
 
-    python tools/experiments/zoo.py [--teachers NAME ...] [--work-dir DIR] [--out FILE]
+    python tools/experiments/zoo.py [--models timm] [--names NAME ...] [--work-dir DIR] [--out FILE]
 
-Teachers have random weights. The config leaves the taps out, so the default taps are tested. Images have 112 x 112 pixels;
-teachers that do not accept this size get the size that they were evaluated with. Each teacher is tested in a separate
-process. A second start skips the teachers that have been tested. Models that differ only in their weights are tested once.
+Each is the teacher of a DeiT-Ti and of a ResNet-18; some of timm are also students of a ResNet-18. The config leaves taps
+and the teacher's input size out, so the defaults are tested. Images have 112 x 112 pixels; a student that does not accept
+these gets its own size. Each model is tested in a separate process. A second start skips those that have been tested.
+Models of the zoo that differ only in their weights are tested once.
 """
 
 import argparse
@@ -12,10 +13,12 @@ import json
 import multiprocessing
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import mmpretrain
+import timm_models
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
@@ -23,45 +26,78 @@ from mmpretrain.apis import ModelHub, list_models
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
-from serkd_mm.config_errors import ConfigError
+from serkd_mm.distillers.model_parts import num_classes_of
+from serkd_mm.model_sources import find_model
 
 ROOT = Path(__file__).resolve().parents[2]
 PAIR = ROOT / 'configs' / 'serkd' / '_base_' / 'any_pair.py'
 IMAGE_SIZE = 112
 STUDENTS = {'DeiT-Ti': 'deit-tiny-distilled_3rdparty_in1k', 'ResNet-18': 'resnet18_8xb32_in1k'}
-PAGE = """# mmpretrain's zoo as teachers
+TEACHER = 'resnet18_8xb32_in1k'  # of the students of timm
+STEP = """was
+built with random weights and took one SeRKD step. This shows that the parts fit, not how well a student learns.
+Images have {size} pixels; a teacher that does not accept them sees another size, see `teacher.input_size`."""
+ZOO_PAGE = f"""# mmpretrain's zoo as teachers
 
-Which image classifiers of the zoo can teach a DeiT-Ti and a ResNet-18 if the config leaves the taps out? Each
-was built with random weights and took one SeRKD step with both students. This shows that the parts fit, not how
-well a student learns. Teachers see images of {size} pixels or, if they do not accept that size, of the size
-that they were evaluated with (`teacher.input_size`).
+Which image classifiers of the zoo can teach a DeiT-Ti and a ResNet-18 if the config leaves the taps out? Each {STEP}
 
-{share}, {rows} of which differ in more than their weights;
-`python tools/experiments/zoo.py`, {about}.
+{{teacher_share}}, {{teachers}} of which differ in more than their weights;
+`python tools/experiments/zoo.py`, {{about}}.
 
-| teacher | models | parameters (M) | patches | logits | size | works |
+"""
+TIMM_PAGE = f"""# Models of timm as teachers and students
+
+Which architectures of timm (`model='timm:NAME'`) can teach a DeiT-Ti and a ResNet-18 if the config leaves the taps out?
+Each {STEP}
+A model without a class head is distilled without `loss_kd`.
+
+{{teacher_share}} as teachers, of {{families}} families (timm's modules); {{student_share}} as students of a ResNet-18;
+`python tools/experiments/zoo.py --models timm`, {{about}}.
+
+"""
+TEACHER_HEADER = """| teacher | {second} | parameters (M) | patches | logits | size | works |
 | --- | --- | --- | --- | --- | --- | --- |
 """
+STUDENT_HEADER = """
+Students, for which `size` is that of all images:
+
+""" + TEACHER_HEADER.replace('teacher', 'student')
 
 
 def main() -> None:
-    """Test the teachers that have not been tested, and write the table."""
+    """Test the models that have not been tested, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--teachers', nargs='+', metavar='NAME', help='names in the zoo; by default all')
-    parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs' / 'zoo', help='folder of the results by teacher')
-    parser.add_argument('--out', type=Path, default=ROOT / 'configs' / 'serkd' / 'zoo.md', help='file of the table')
+    parser.add_argument('--models', choices=['zoo', 'timm'], default='zoo', help="mmpretrain's zoo (default) or timm")
+    parser.add_argument('--names', nargs='+', metavar='NAME', help='names of models; by default all')
+    parser.add_argument('--work-dir', type=Path, help='folder of the results by model; by default work_dirs/zoo or timm')
+    parser.add_argument('--out', type=Path, help='file of the tables; by default configs/serkd/zoo.md or timm.md')
     args = parser.parse_args()
-    args.work_dir.mkdir(parents=True, exist_ok=True)
-    models = distinct_models(args.teachers or list_models(task='Image Classification'))
-    for number, (name, others) in enumerate(models.items(), 1):
-        file = args.work_dir / f'{name}.json'
+    work_dir = args.work_dir or ROOT / 'work_dirs' / args.models
+    out = args.out or ROOT / 'configs' / 'serkd' / f'{args.models}.md'
+    work_dir.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number, task in enumerate(tasks := list_tasks(args.models, args.names), 1):
+        file = work_dir / f'{task["role"]} {task["name"]}.json'.replace(':', ' ')
         if not file.exists():
-            file.write_text(json.dumps({'teacher': name, 'others': others, **in_subprocess(name)}))
-        row = json.loads(file.read_text())
-        print(f'{number}/{len(models)} {name}: {row.get("patches", "-")}, {outcome(row)}', flush=True)
-    rows = [json.loads((args.work_dir / f'{name}.json').read_text()) for name in models]
-    args.out.write_text(as_markdown(rows))
-    print(f'Wrote {args.out}')
+            file.write_text(json.dumps({**task, **in_subprocess(task)}))
+        rows.append(row := json.loads(file.read_text()))
+        print(f'{number}/{len(tasks)} {row["role"]} {row["name"]}: {row.get("patches", "-")}, {outcome(row)}', flush=True)
+    out.write_text(as_markdown(rows, TIMM_PAGE if args.models == 'timm' else ZOO_PAGE))
+    print(f'Wrote {out}')
+
+
+def list_tasks(models: str, names: list[str] | None) -> list[dict[str, Any]]:
+    """List what is tested: the role and name of each model, and the other names of the same model."""
+    if models == 'zoo':
+        groups = distinct_models(names or list_models(task='Image Classification'))
+        return [{'role': 'teacher', 'name': name, 'others': others} for name, others in groups.items()]
+    by_role = {'teacher': timm_models.TEACHERS, 'student': timm_models.STUDENTS}
+    return [
+        {'role': role, 'name': f'timm:{name}', 'others': []}
+        for role, listed in by_role.items()
+        for name in listed
+        if names is None or name in names
+    ]
 
 
 def distinct_models(names: list[str]) -> dict[str, list[str]]:
@@ -76,114 +112,160 @@ def distinct_models(names: list[str]) -> dict[str, list[str]]:
     return {first: others for first, *others in groups.values()}
 
 
-def in_subprocess(name: str) -> dict:
+def in_subprocess(task: Mapping) -> dict:
     """Run :func:`attempt` in a separate process, so that a model that runs out of memory does not stop the script."""
     context = multiprocessing.get_context('fork')
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=lambda: sender.send(attempt(name)))
+    process = context.Process(target=lambda: sender.send(attempt(task)))
     process.start()
     sender.close()
     try:
         return receiver.recv()
     except EOFError:
         process.join()
-        return {'error': f'the process exited with {process.exitcode}'}
+        return {'problems': [f'the process exited with {process.exitcode}']}
 
 
-def attempt(name: str) -> dict:
-    """Take a step with each student; return the default taps, the image size, and the errors by student."""
+def attempt(task: Mapping) -> dict:
+    """Take a step with each partner of a model; return its default taps, size and family, and the problems."""
     MMLogger.get_current_instance().setLevel('ERROR')
-    try:
-        zoo = ModelHub.get(name).config
-    except Exception as error:
-        return {'error': f'mmpretrain cannot read its config: {type(error).__name__}: {first_line(error)}'}
-    found: dict = {}
-    for student in STUDENTS:
-        for size in (None, evaluated_size(zoo)):
-            try:
-                found |= step(name, student, size)
-                found.pop(student, None)
-                break
-            except ConfigError as error:
-                found[student] = first_line(error)
-            except Exception as error:
-                found[student] = f'{type(error).__name__}: {first_line(error)}'
-    return found
+    name, found, problems = task['name'], {}, []
+    for student in STUDENTS if task['role'] == 'teacher' else [name]:
+        try:
+            if task['role'] == 'teacher':
+                found |= teacher_step(name, student)
+            else:
+                found |= student_step(name)
+        except Exception as error:
+            problems.append(shorten(error))
+    return {**found, 'problems': list(dict.fromkeys(problems))}  # Mostly the same for both students.
 
 
-def step(teacher: str, student: str, teacher_size: int | None) -> dict:
-    """Build a pair and take one step.
+def teacher_step(teacher: str, student: str) -> dict:
+    """Take a step with a teacher.
 
     Args:
-        teacher: Name in the zoo.
+        teacher: Name of the model.
         student: Name in ``STUDENTS``.
-        teacher_size: Size of the teacher's images; None is the student's.
 
     Returns:
         The teacher's taps, image size and number of parameters.
     """
-    torch.manual_seed(0)
+    source = find_model(teacher, 'model.teacher.model')
+    num_classes = num_classes_in(source)
     config = Config.fromfile(PAIR)
     config.model.student.model = ModelHub.get(STUDENTS[student]).config.model
     config.model.student.model.backbone.pop('init_cfg', None)
-    config.model.input_size = (3, IMAGE_SIZE, IMAGE_SIZE)
     if student == 'DeiT-Ti':
         config.model.student.model.backbone.img_size = IMAGE_SIZE
-    num_classes = getattr(ModelHub.get(teacher).config.model.get('head'), 'num_classes', 1000)
-    config.model.student.model.head.num_classes = num_classes
-    config.model.teacher.update(model=teacher, checkpoint=None, allow_random_teacher=True, input_size=teacher_size)
+    config.model.student.model.head.num_classes = num_classes or 1000
+    if num_classes == 0:
+        config.model.losses.loss_kd = None
+        if student == 'DeiT-Ti':  # Without a loss on its second head, both are trained on the labels.
+            config.model.student.model.head.update(type='DeiTDistilledClsHead', distilled_training=False)
+    config.model.teacher.model = teacher
+    model = take_step(config, num_classes or 1000, IMAGE_SIZE)
+    size = max(model.teacher.input_size or (IMAGE_SIZE,))
+    return describe(model.teacher.model, model.teacher.taps.paths, size)
+
+
+def student_step(student: str) -> dict:
+    """Take a step with a student of timm, at ``IMAGE_SIZE`` or its own size; return what :func:`teacher_step` does."""
+    for size in (IMAGE_SIZE, max(find_model(student, 'model.student.model').image_size)):
+        config = Config.fromfile(PAIR)
+        config.model.student.model = {
+            'type': 'TimmClassifier',
+            'model_name': student.removeprefix('timm:'),
+            'num_classes': 1000,
+        }
+        config.model.teacher.model = TEACHER
+        try:
+            model = take_step(config, 1000, size)
+            return describe(model.student, model.student_taps.paths, size)
+        except Exception as error:
+            problem = error
+    raise problem
+
+
+def take_step(config: Config, num_classes: int, size: int) -> torch.nn.Module:
+    """Build the model of a config with a random teacher and take a step on two images; return the model."""
+    torch.manual_seed(0)
+    config.model.input_size = (3, size, size)
+    config.model.teacher.update(checkpoint=None, allow_random_teacher=True)
     config.model.data_preprocessor = {**config.data_preprocessor, 'num_classes': num_classes}
     model = MODELS.build(config.model)
     raw = {
-        'inputs': torch.randint(0, 256, (2, 3, IMAGE_SIZE, IMAGE_SIZE)),
+        'inputs': torch.randint(0, 256, (2, 3, size, size)),
         'data_samples': [DataSample().set_gt_label(label) for label in (0, 1)],
     }
     total, _ = model.parse_losses(model(**model.data_preprocessor(raw, training=True), mode='loss'))
     total.backward()
     if not total.isfinite():
         raise FloatingPointError('the loss is not finite')
-    parameters = sum(weight.numel() for weight in model.teacher.model.parameters())
-    return {**model.teacher.taps.paths, 'size': teacher_size or IMAGE_SIZE, 'parameters': parameters}
+    return model
 
 
-def evaluated_size(zoo: Config) -> int:
-    """Return the size of the images that a model of the zoo was evaluated with."""
-    pipeline = (zoo.get('test_dataloader') or {}).get('dataset', {}).get('pipeline', [])
-    sizes = [size for transform in pipeline for size in (transform.get('crop_size'), transform.get('scale')) if size]
-    sizes = [max(size) if isinstance(size, (tuple, list)) else size for size in sizes]
-    return sizes[-1] if sizes else 224
+def num_classes_in(source: Any) -> int:
+    """Return the number of classes of a model before it is built; 0 if it has no class head."""
+    published = getattr(source, 'published', None)
+    if published is not None:
+        return source.config.get('num_classes', published['num_classes'])
+    return getattr(source.config.get('head'), 'num_classes', 1000)
 
 
-def first_line(error: Exception) -> str:
+def describe(model: torch.nn.Module, taps: Mapping[str, str], size: int) -> dict:
+    """Return the cells of a row: taps, size of the images, number of parameters, and family of a model of timm."""
+    parameters = sum(weight.numel() for weight in model.parameters())
+    family = type(getattr(model, 'model', model)).__module__.rpartition('.')[2]
+    return {**taps, 'size': size, 'parameters': parameters, 'family': family, 'classes': num_classes_of(model)}
+
+
+def shorten(error: Exception) -> str:
     """Return the first sentence of a message, with paths relative to mmpretrain."""
     message = str(error).strip().split('\n')[0].replace(str(Path(mmpretrain.__file__).parent), 'mmpretrain')
-    return message.split('. ')[0]
+    message = message.split('. ')[0] or 'no message'
+    return message if message.startswith('model.') else f'{type(error).__name__}: {message}'
 
 
-def outcome(row: dict) -> str:
-    """Return 'works' or the errors."""
-    if 'error' in row:
-        return row['error']
-    problems = dict.fromkeys(row[student] for student in STUDENTS if student in row)  # Mostly the same for both.
-    return '; '.join(problems) or 'works'
+def outcome(row: Mapping) -> str:
+    """Return 'works' or the problems."""
+    return '; '.join(row['problems']) or 'works'
 
 
-def as_markdown(rows: list[dict]) -> str:
-    """Return the page: the share of models that work, and a row for each model."""
-    models = [1 + len(row['others']) for row in rows]
-    working = sum(number for number, row in zip(models, rows, strict=True) if outcome(row) == 'works')
+def as_markdown(rows: list[dict], page: str) -> str:
+    """Return the page: the shares of models that work, and a row for each model."""
+    by_role = {role: [row for row in rows if row['role'] == role] for role in ('teacher', 'student')}
+    families = {row['family'] for row in by_role['teacher'] if outcome(row) == 'works'}
     about = f'{platform.machine()} CPU, torch {torch.__version__.split("+")[0]}, {time.strftime("%Y-%m-%d")}'
-    share = f'**{working} of {sum(models)} models work** ({100 * working / sum(models):.1f} %)'
-    return PAGE.format(size=IMAGE_SIZE, share=share, rows=len(rows), about=about) + '\n'.join([*lines_of(rows), ''])
+    text = page.format(
+        size=IMAGE_SIZE,
+        teacher_share=share_of(by_role['teacher']),
+        student_share=share_of(by_role['student']),
+        teachers=len(by_role['teacher']),
+        families=len(families),
+        about=about,
+    )
+    second = 'family' if by_role['student'] else 'models'
+    for role, header in (('teacher', TEACHER_HEADER), ('student', STUDENT_HEADER)):
+        if by_role[role]:
+            text += header.format(second=second) + '\n'.join([*lines_of(by_role[role], second), ''])
+    return text
 
 
-def lines_of(rows: list[dict]) -> Iterator[str]:
+def share_of(rows: list[dict]) -> str:
+    """Return how many models work."""
+    models = sum(1 + len(row['others']) for row in rows)
+    working = sum(1 + len(row['others']) for row in rows if outcome(row) == 'works')
+    return f'**{working} of {models} models work** ({100 * working / max(models, 1):.1f} %)'
+
+
+def lines_of(rows: list[dict], second: str) -> Iterator[str]:
     """Yield a row for each model."""
     for row in rows:
         result = outcome(row)
         parameters = f'{row["parameters"] / 1e6:.1f}' if 'parameters' in row else '-'
-        cells = [row['teacher'], 1 + len(row['others']), parameters]
-        cells += [f'`{row[tap]}`' if tap in row else '-' for tap in ('patches', 'logits')]
+        cells = [row['name'].removeprefix('timm:'), row.get('family', '-') if second == 'family' else 1 + len(row['others'])]
+        cells += [parameters, *(f'`{row[tap]}`' if tap in row else '-' for tap in ('patches', 'logits'))]
         cells += [row.get('size', '-'), 'yes' if result == 'works' else result.replace('|', '/')]
         yield '| ' + ' | '.join(map(str, cells)) + ' |'
 
