@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
-from math import inf
 from typing import Any
 
 import torch
@@ -73,10 +72,9 @@ def default_taps(
     """
     if 'logits' in used:
         _check_class_head(model, used, key)
-    outputs = _outputs(model, input_size, key)
-    stride = inf if last_block else _STRIDE
+    outputs, modified = _outputs(model, input_size, key)
     find = {
-        'patches': lambda: _patches(model, outputs, input_size[1:], stride, key),
+        'patches': lambda: _patches(model, outputs, modified, input_size[1:], key, last_block),
         'logits': lambda: _logits(model, outputs, key),
     }
     taps = {name: find[name]() for name in DEFAULT_TAPS if name in used}
@@ -95,12 +93,19 @@ def _check_class_head(model: nn.Module, used: Collection[str], key: str) -> None
     )
 
 
-def _outputs(model: nn.Module, input_size: tuple[int, int, int], key: str) -> dict[nn.Module, torch.Tensor | None]:
-    """The single tensor that each module returns, in the order in which they finish; None for a module that runs twice."""
+def _outputs(
+    model: nn.Module, input_size: tuple[int, int, int], key: str
+) -> tuple[dict[nn.Module, torch.Tensor | None], set[nn.Module]]:
+    """The single tensor that each module returns, in the order in which they finish; None for a module that runs twice.
+
+    Also returns the modules whose output is modified in place later: they cannot be tapped.
+    """
     outputs: dict[nn.Module, torch.Tensor | None] = {}
+    versions: dict[nn.Module, int] = {}
 
     def record(module: nn.Module, _inputs: tuple, output: Any) -> None:
-        outputs[module] = None if module in outputs else single_tensor(output)
+        tensor = outputs[module] = None if module in outputs else single_tensor(output)
+        versions[module] = 0 if tensor is None else tensor._version
 
     training = model.training
     try:
@@ -115,15 +120,19 @@ def _outputs(model: nn.Module, input_size: tuple[int, int, int], key: str) -> di
         ) from error
     finally:
         model.train(training)
-    return outputs
+    modified = {module for module, tensor in outputs.items() if tensor is not None and tensor._version != versions[module]}
+    return outputs, modified
 
 
-def _patches(model: nn.Module, outputs: dict, image_size: tuple[int, int], stride: float, key: str) -> str:
-    """The last block with enough positions."""
+def _patches(
+    model: nn.Module, outputs: dict, modified: set[nn.Module], image_size: tuple[int, int], key: str, last_block: bool
+) -> str:
+    """The last block with enough positions, or the last one of all."""
     backbone = backbone_of(model)
     start = ('', model) if backbone is None else (backbone_path(model), backbone)
     family = type(backbone).__name__
-    if family in (known := _PATCHES.get(start[0], {})):
+    known = _PATCHES.get(start[0], {})
+    if family in known and not last_block:
         return f'{start[0]}.{known[family]}'
     if family in _NO_GRID:
         raise ConfigError(
@@ -131,9 +140,9 @@ def _patches(model: nn.Module, outputs: dict, image_size: tuple[int, int], strid
             'None, and distill its logits'
         )
     # Half is enough: convolutions without padding leave less than the stride says, and the next stage a quarter.
-    enough = (image_size[0] // stride) * (image_size[1] // stride) / 2
+    enough = 0 if last_block else image_size[0] // _STRIDE * (image_size[1] // _STRIDE) / 2
     blocks = {module: (path, number) for path, module, number in _blocks(*start, outputs, image_size, enough)}
-    found = [blocks[module] for module in outputs if module in blocks]
+    found = [blocks[module] for module in outputs if module in blocks and module not in modified]
     if not found:
         raise ConfigError(f'{key} is left out, and no block of {family} returns a grid of features for each image')
     enough = min(enough, max(number for _, number in found))

@@ -89,7 +89,7 @@ def test_taps_that_cannot_be_found_are_reported():
     with pytest.raises(ConfigError, match=r"^model\.teacher\.taps is left out, and no module of the model's head"):
         default_taps(model, {'logits'}, (3, 32, 32), 'model.teacher.taps')
     with pytest.raises(ConfigError, match='no block of VisionTransformer returns a grid'):
-        _patches(model, {}, (32, 32), 16, 'model.teacher.taps')
+        _patches(model, {}, set(), (32, 32), 'model.teacher.taps', False)
 
 
 def test_input_size_resizes_the_teacher_s_images():
