@@ -1,4 +1,4 @@
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -69,17 +69,24 @@ class DistillationObjective(nn.Module):
             )
 
     @property
-    def used_taps(self) -> set[str]:
-        """Names of the taps that a loss reads, directly or through a view."""
-        return {tap for by_tap in self.losses.values() for tap in by_tap}
+    def used_taps(self) -> dict[str, list[str]]:
+        """Names of the taps that a loss reads, directly or through a view, with the names of these losses."""
+        return self._readers(self.losses)
 
-    def taps_of(self, teacher: str) -> set[str]:
-        """Return the names of the taps that a loss reads of one teacher.
+    def taps_of(self, teacher: str) -> dict[str, list[str]]:
+        """Return the names of the taps that a loss reads of one teacher, with the names of these losses.
 
         Args:
             teacher: Name of the teacher.
         """
-        return {tap for name, by_tap in self.losses.items() if self.teacher_of[name] == teacher for tap in by_tap}
+        return self._readers([name for name in self.losses if self.teacher_of[name] == teacher])
+
+    def _readers(self, losses: Iterable[str]) -> dict[str, list[str]]:
+        taps: dict[str, list[str]] = {}
+        for name in losses:
+            for tap in self.losses[name]:
+                taps.setdefault(tap, []).append(name)
+        return taps
 
     def forward(self, student: Features, targets: Targets) -> dict[str, torch.Tensor]:
         """Compute the weighted losses by name.

@@ -1,5 +1,5 @@
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -30,7 +30,7 @@ class FrozenTeacher(nn.Module):
 
     Args:
         config: The settings of the teacher, see :class:`TeacherConfig`.
-        used_taps: Names of the taps that a loss reads.
+        used_taps: Names of the taps that a loss reads; a dict also has the names of the losses, for messages.
         student_statistics: Normalization of the student's images.
         student_size: Channels, height and width of the student's images.
         key: Config key of the teacher, for messages. Default: 'model.teacher'.
@@ -46,7 +46,7 @@ class FrozenTeacher(nn.Module):
     def __init__(
         self,
         config: Mapping,
-        used_taps: set[str],
+        used_taps: Collection[str],
         student_statistics: InputStatistics,
         student_size: tuple[int, int, int],
         key: str = TEACHER_KEY,

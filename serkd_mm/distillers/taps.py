@@ -1,7 +1,7 @@
 """Taps: features collected from inside a model, given by module path."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
@@ -32,7 +32,7 @@ class Taps:
         ConfigError: A used tap is missing, or its path does not lead to a module.
     """
 
-    def __init__(self, model: nn.Module, paths: Mapping[str, str] | None, used: set[str], key: str) -> None:
+    def __init__(self, model: nn.Module, paths: Mapping[str, str] | None, used: Collection[str], key: str) -> None:
         self.paths = _select(paths, used, key)
         self.key = key
         self._modules: dict[str, nn.Module] = {}
@@ -123,7 +123,7 @@ def _version(tensor: torch.Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
-def _select(paths: Any, used: set[str], key: str) -> dict[str, str]:
+def _select(paths: Any, used: Collection[str], key: str) -> dict[str, str]:
     """The paths of the taps that a loss reads."""
     paths = {} if paths is None else paths
     if not isinstance(paths, Mapping):

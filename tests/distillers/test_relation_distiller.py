@@ -226,7 +226,7 @@ def test_extract_features_returns_what_training_taps(config):
 
     student, teacher = model.extract_features(images().requires_grad_())
     for side, features in (('student', student), ('teacher', teacher)):
-        assert features.keys() == trained[side].keys() == model.distill.used_taps
+        assert features.keys() == trained[side].keys() == model.distill.used_taps.keys()
         for name, feature in features.items():
             assert torch.equal(feature.tensor, trained[side][name]), (side, name)
             assert feature.image_size == (32, 32)
