@@ -42,8 +42,9 @@ class SizedTeacher:
             self.model = self.source.build(f'{key}.model')
             runs = size is not None or source.image_size == wanted or self._runs_in_patches(image_shape)
         except ConfigError:
-            if size is not None or source.image_size in (None, wanted):
-                raise
+            own = source.image_size
+            if size is not None or own in (None, wanted) or source.resized(own) is source:
+                raise  # There is no other model to build for another size.
             self.model, runs = None, False
         if not runs:
             self._find_other_size(source, image_shape, key)

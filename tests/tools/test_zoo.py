@@ -25,7 +25,7 @@ def test_teachers_are_tested_once_and_errors_are_listed(tmp_path):
     assert f'| {works} | 1 | 11.7 | `backbone.layer3` | `head` | 112 | yes |' in page
     assert f'| {resized} | 1 | 59.9 | `backbone.layers[11]` | `head` | 224 | yes |' in page
     assert "type='ChineseCLIP' is not a Classifier" in page
-    saved = tmp_path / 'work' / f'{works}.json'
+    saved = tmp_path / 'work' / f'teacher {works}.json'
     saved.write_text(json.dumps({**json.loads(saved.read_text()), 'size': 7}))
     start(tmp_path, works)
     assert '| `head` | 7 | yes |' in (tmp_path / 'zoo.md').read_text()
