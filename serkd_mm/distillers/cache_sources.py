@@ -33,6 +33,7 @@ class CacheSource:
         taps: Module path of each tap of the teacher by name.
         statistics: Normalization of the student's images.
         teacher: What determines the teacher's outputs, see :func:`teacher_fingerprint`.
+        image_shape: Channels, height and width of the student's images, from which the size of the teacher's follows.
     """
 
     path: str
@@ -42,6 +43,7 @@ class CacheSource:
     taps: dict[str, str]
     statistics: InputStatistics
     teacher: dict[str, Any]
+    image_shape: tuple[int, int, int]
 
 
 def build_source(
@@ -89,7 +91,7 @@ def build_source(
         cached = cached_training_config(config, name, folder, num_views, seed, taps)
         check_loads_again(cached, path)
         fingerprint = teacher_fingerprint(config.model.teacher, statistics)
-    return CacheSource(path, config, cached, model.distill, taps, statistics, fingerprint)
+    return CacheSource(path, config, cached, model.distill, taps, statistics, fingerprint, model.input_size)
 
 
 def check_same_source(sources: Sequence[CacheSource]) -> None:
@@ -122,7 +124,7 @@ def build_teacher(sources: Sequence[CacheSource], seed: int) -> FrozenTeacher:
     paths = {path: path for source in sources for path in source.taps.values()}
     torch.manual_seed(seed)
     config = {**sources[0].config.model.teacher, 'taps': paths}
-    teacher = FrozenTeacher(config, set(paths), sources[0].statistics, (3, 1, 1))  # The size is that of default taps.
+    teacher = FrozenTeacher(config, set(paths), sources[0].statistics, sources[0].image_shape)
     teacher.load()
     teacher.shorten()  # Each training has been built, which ran the whole teacher once.
     return teacher

@@ -5,14 +5,17 @@ import subprocess
 
 import pytest
 import torch
-from builders import REPOSITORY, write_images
+from builders import REPOSITORY, unlabeled_config, write_images
 from cache_tool import cache_teacher, records_of, save_teacher, train, write_config
+from mmengine.config import Config
+from mmengine.runner import Runner
 
 from serkd_mm.config_errors import ConfigError
 from serkd_mm.teacher_cache import CacheError
 
 pytestmark = pytest.mark.usefixtures('runner_scope')
 
+WITH_TEACHER = {'model.teacher.cache': None, 'train_dataloader.dataset.cache': None}
 RELATIONS = ('loss_kd', 'loss_rd', 'loss_ra')
 NEWER_STYLE = """
 from mmengine.config import read_base
@@ -64,6 +67,33 @@ def test_config_that_imports_its_types_trains_from_its_cache(place, tmp_path, mo
     # A config that names the same types is one of the same teacher and images.
     (tmp_path / 'train.py').unlink()
     cache_teacher(monkeypatch, place / 'relations.py', '--out', tmp_path, '--views', 1)
+
+
+def test_training_without_labels_reads_a_cache(place, tmp_path, monkeypatch):
+    pytest.importorskip('timm')
+    config = unlabeled_config(place / 'images', tmp_path / 'work', **{'train_cfg.max_epochs': 1})
+    config.model.teacher.update(checkpoint=str(place / 'teacher.pth'), allow_random_teacher=False)
+    config.val_evaluator = dict(type='KNNAccuracy', k=3)
+    config.dump(tmp_path / 'config.py')
+    cache_teacher(monkeypatch, tmp_path / 'config.py', '--out', tmp_path / 'out', '--views', 1)
+    losses = {}
+    for name, changes in {'cached': {}, 'teacher': WITH_TEACHER}.items():
+        runner = train(tmp_path / 'out' / 'train.py', tmp_path / name, **changes)
+        assert runner.train_dataloader.dataset.augments is not None  # Images are mixed.
+        logged = runner.message_hub.log_scalars
+        losses[name] = {name: value.data[0] for name, value in logged.items() if name.startswith('train/loss')}
+        assert 'val/knn/top1' in logged
+    assert losses['cached'].keys() == {'train/loss', 'train/loss_feat', 'train/loss_rd', 'train/loss_ra'}
+    for name, values in losses['cached'].items():
+        assert values == pytest.approx(losses['teacher'][name], rel=0.02), name
+    config = Config.fromfile(tmp_path / 'out' / 'train.py')
+    config.merge_from_dict(
+        {'work_dir': str(tmp_path / 'held_out'), 'val_evaluator': dict(_delete_=True, type='DistillationLosses')}
+    )
+    with pytest.raises(
+        ConfigError, match=r'^val_evaluator: DistillationLosses needs the teacher, but model\.teacher\.cache'
+    ):
+        Runner.from_cfg(config).train()
 
 
 @pytest.mark.parametrize(
