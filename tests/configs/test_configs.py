@@ -19,8 +19,9 @@ from mmpretrain.structures import DataSample
 from serkd_mm.model_sources import find_model
 
 FILES = sorted(path for path in CONFIGS.rglob('*.py') if '_base_' not in path.parts)
-# The many ablations take a step in the slow tests; the tests of tables below check their settings.
-EACH = [pytest.param(path, marks=pytest.mark.slow if path.parent.name == 'ablations' else []) for path in FILES]
+# The many ablations, and two teachers, take a step in the slow tests; the tests of tables below check settings.
+SLOW = [path for path in FILES if path.parent.name == 'ablations' or path.stem == 'resnet18_resnet101_dinov2-s']
+EACH = [pytest.param(path, marks=pytest.mark.slow if path in SLOW else []) for path in FILES]
 TRANSFER = [path for path in FILES if path.parent.name == 'transfer']
 
 
@@ -33,7 +34,8 @@ def load(path, monkeypatch, tmp_path=None):
     monkeypatch.chdir(REPOSITORY)
     config = Config.fromfile(path)
     if config.model.type == 'RelationDistiller':
-        config.model.teacher.update(checkpoint=None, allow_random_teacher=True)
+        for teacher in (config.model.get('teachers') or {'teacher': config.model.teacher}).values():
+            teacher.update(checkpoint=None, allow_random_teacher=True)
     elif path in TRANSFER:
         pretrained = config.model.backbone.init_cfg
         distilled = load(CONFIGS / 'serkd' / f'{Path(pretrained.checkpoint).parent.name}.py', monkeypatch)
@@ -47,7 +49,7 @@ def load(path, monkeypatch, tmp_path=None):
 def reduce(model, size):
     """Reduce a distiller: small images, and for ViT-B a teacher as deep and a quarter as wide."""
     model.input_size = (3, size, size)
-    if str(model.teacher.model).startswith('vit-base'):
+    if model.teacher is not None and str(model.teacher.model).startswith('vit-base'):
         model.teacher.model = find_model(model.teacher.model, 'teacher').config
         model.teacher.model.backbone.arch = 'deit-tiny'
         model.teacher.model.head.in_channels = 192
@@ -79,6 +81,7 @@ def test_builds_and_trains_on_generated_images(path, monkeypatch, tmp_path):
     size = 64 if path.is_relative_to(CONFIGS / 'serkd') else 32
     if config.model.type == 'RelationDistiller' and size == 64:
         size = 64 if 'taps' in config.model.student else 224  # Without taps: 7x7 superpixels at any size.
+        size = 112 if 'teachers' in config.model else size
         reduce(config.model, size)
     model = step(config, size)
     if path in TRANSFER:
