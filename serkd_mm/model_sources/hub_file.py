@@ -57,27 +57,26 @@ class HubFile:
         name, revision = self._split()
         if (cached := self._cached()) is not None:
             return _check_hash(cached)
-        problem = None
         for filename in self.names:
             try:
                 path = Path(hub.hf_hub_download(name, filename, revision=revision))
-                return _check_hash(path)
             except errors.GatedRepoError:
                 raise DownloadError(
                     f'access is granted on request: accept the terms at https://huggingface.co/{name}, and log in with '
                     '`hf auth login`'
                 ) from None
             except errors.LocalEntryNotFoundError as error:  # No connection, or HF_HUB_OFFLINE is set.
-                problem = problem or self._offline(error)
+                raise DownloadError(self._offline(error)) from None
             except errors.EntryNotFoundError:
-                problem = problem or f'the repository has no file {" or ".join(self.names)}'
+                continue
             except errors.RepositoryNotFoundError:
                 raise DownloadError(
                     f'the hub has no repository {name}, or it is private: log in with `hf auth login`'
                 ) from None
             except (errors.HfHubHTTPError, errors.HFValidationError, OSError, ValueError) as error:
                 raise DownloadError(redact(f'{type(error).__name__}: {str(error).strip().splitlines()[0]}')) from None
-        raise DownloadError(problem)
+            return _check_hash(path)
+        raise DownloadError(f'the repository has no file {" or ".join(self.names)}')
 
     @property
     def _folder(self) -> Path:
