@@ -1,5 +1,5 @@
-# Two teachers: ResNet-101 teaches its logits; DINOv2 ViT-S (arXiv:2304.07193), which has no class head, teaches its tokens and
-# the relations between its superpixels.
+# Two teachers: ResNet-101 teaches its logits; DINOv2 ViT-S (arXiv:2304.07193), which has no class head, its tokens and the
+# relations between its superpixels.
 _base_ = './_base_/any_pair.py'
 
 model = dict(

@@ -1,5 +1,4 @@
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 from torch.utils.data import Dataset
@@ -7,6 +6,7 @@ from torch.utils.data import Dataset
 from ..distillers.teacher_classes import TeacherClasses
 from .class_names_hook import labels_by_class
 from .data_errors import DataError, built_datasets, innermost_datasets
+from .runner_models import unwrapped_model
 
 
 @HOOKS.register_module()
@@ -23,7 +23,7 @@ class TeacherClassesHook(Hook):
         Raises:
             DataError: A label has another name in the file, or the file has no line for a label.
         """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped_model(runner)
         dataset = dict(built_datasets(runner)).get('train_dataloader.dataset')
         for teacher in getattr(model, 'teachers', {}).values():
             if teacher.classes is not None and dataset is not None:
