@@ -1,6 +1,7 @@
 """Models of Hugging Face by folder and by name: what they are built as, and their weights."""
 
 import json
+import re
 import sys
 
 import pytest
@@ -136,7 +137,7 @@ def test_models_that_cannot_be_found_or_built(tmp_path, hub_cache, monkeypatch):
 
     folder = write_model(tmp_path / 'dinov2', single('Dinov2'))
     assert f"Did you mean '{folder}'" in message(f'hf:{folder}s')
-    assert 'facebook/tiny/config.json: ' in message('hf:facebook/tiny') and 'HF_HUB_OFFLINE' in message('hf:facebook/tiny')
+    assert re.search('facebook/tiny/config.json: .*HF_HUB_OFFLINE', message('hf:facebook/tiny'))
     masked = write_model(tmp_path / 'mae', transformers.ViTMAEForPreTraining(transformers.ViTMAEConfig(**TINY)))
     assert "no model of type 'vit_mae' that returns features of whole images" in message(f'hf:{masked}')
     config = json.loads((folder / 'config.json').read_text())
@@ -148,7 +149,7 @@ def test_models_that_cannot_be_found_or_built(tmp_path, hub_cache, monkeypatch):
     pretrained = dict(type='HuggingFaceClassifier', model_name=str(folder), pretrained=True)
     assert 'Leave it out, and set model.teacher.checkpoint=True' in message(pretrained)
     monkeypatch.setitem(sys.modules, 'transformers', None)
-    assert 'needs transformers, ' in message(f'hf:{masked}') and 'pip install "serkd-mm[hf]"' in message(f'hf:{masked}')
+    assert re.search(r'needs transformers, .*pip install "serkd-mm\[hf\]"', message(f'hf:{masked}'))
 
 
 def test_weights_that_do_not_match_are_refused_and_older_names_are_converted(tmp_path):
@@ -164,13 +165,10 @@ def test_weights_that_do_not_match_are_refused_and_older_names_are_converted(tmp
     assert older.keys() != weights.keys()  # transformers writes the names of its earlier versions.
     for name, value in converted(older).items():
         assert torch.equal(value, weights[name]), name
-    for change, message in (
-        (lambda: weights.pop('vit.layernorm.bias'), r'missing \(1\): vit.layernorm.bias'),
-        (lambda: weights.update({'vit.extra': torch.ones(2)}), r'unexpected \(1\): vit.extra'),
-        (lambda: weights.update({'classifier.bias': torch.ones(9)}), r'of another shape \(1\): classifier.bias'),
+    for changed, message in (
+        ({name: weights[name] for name in list(weights)[1:]}, rf'missing \(1\): {next(iter(weights))}'),
+        ({**weights, 'vit.extra': torch.ones(2)}, r'unexpected \(1\): vit.extra'),
+        ({**weights, 'classifier.bias': torch.ones(9)}, r'of another shape \(1\): classifier.bias'),
     ):
-        before = dict(weights)
-        change()
         with pytest.raises(ConfigError, match=f'the file does not match hf:.*{message}'):
-            converted(weights)
-        weights = before
+            converted(changed)
