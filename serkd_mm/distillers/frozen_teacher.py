@@ -11,9 +11,7 @@ from ..config_errors import ConfigError
 from ..tokenizers import Feature
 from .default_taps import default_taps
 from .input_statistics import InputStatistics, Renormalize
-from .model_parts import num_classes_of
 from .taps import Taps
-from .teacher_classes import SelectClasses
 from .teacher_config import TEACHER_KEY, TeacherConfig
 from .teacher_size import SizedTeacher
 from .teacher_weights import fetch_on_all_ranks, load_on_all_ranks
@@ -66,8 +64,7 @@ class FrozenTeacher(nn.Module):
         )
         self.classes, self.select = self.config.classes, None
         if self.classes is not None:
-            self.classes.check_teacher(self.model)
-            self.select = SelectClasses(self.classes, num_classes_of(self.model))
+            self.select = self.classes.of_teacher(self.model, self.source.config)
         self.renormalize = Renormalize(student_statistics, own or student_statistics)
         self.config.execution.apply_memory_format(self.model)
         _store_weights(self.model, self.config.dtype)

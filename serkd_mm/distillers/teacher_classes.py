@@ -28,16 +28,19 @@ class TeacherClasses:
     names: tuple[str | None, ...]
     key: str
 
-    def check_teacher(self, model: nn.Module) -> None:
-        """Check that the teacher has these classes.
+    def of_teacher(self, model: nn.Module, config: Mapping) -> 'SelectClasses':
+        """Return what selects these classes in the teacher's logits.
 
         Args:
             model: The teacher's model.
+            config: Its config, which is asked where the head does not know how many classes it has (ViG's).
 
         Raises:
-            ConfigError: It has fewer classes, no class head, or a head that does not say how many it has.
+            ConfigError: It has fewer classes, no class head, or the number is not known.
         """
         number = num_classes_of(model)
+        if number is None:
+            number = (config.get('head') or {}).get('num_classes')
         if not number:
             what = 'has no class head' if number == 0 else 'does not say how many classes it has'
             raise ConfigError(f"{self.key}: the teacher's {type(model).__name__} {what}. Leave classes out")
@@ -47,6 +50,7 @@ class TeacherClasses:
             raise ConfigError(
                 f'{self.key}: the class of label {label} is {wrong}, but the teacher has the classes 0 to {number - 1}'
             )
+        return SelectClasses(self, number)
 
     def check_student(self, model: nn.Module) -> None:
         """Check that there is a class for each of the student's, as far as it says how many it has.

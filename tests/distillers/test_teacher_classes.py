@@ -52,6 +52,13 @@ def test_losses_read_the_columns_of_the_listed_classes(form, tmp_path):
     torch.testing.assert_close(model(images(), labels(), mode='loss')['loss_kd'], divergence)
 
 
+def test_the_config_says_how_many_classes_a_head_without_the_number_has():
+    head = dict(type='VigClsHead', num_classes=10, in_channels=24, hidden_dim=8)
+    model = build_distiller(wide_config, classes=CLASSES, teacher__model=dict(WIDE, head=head))
+    assert not hasattr(model.teacher.model.head, 'num_classes')
+    assert torch.equal(model.extract_features(images())[1]['logits'].tensor, logits_of(model, CLASSES))
+
+
 MISTAKES = [
     # the setting or the text of a file, the message
     ([7, 0, 9], r'model\.teacher\.classes: 3 classes are listed, and the student has 4\.'),
