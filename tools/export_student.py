@@ -8,6 +8,7 @@ checkpoint_path=OUT)` and mmpretrain load it, without this package. For a studen
 """
 
 import argparse
+import inspect
 import io
 import warnings
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ import serkd_mm  # noqa: F401  (registers the components, and reports a missing 
 from serkd_mm.config_errors import ConfigError
 from serkd_mm.config_files import OptionsAction, read_config, type_name
 from serkd_mm.distillers import RelationDistiller
+from serkd_mm.distillers.input_statistics import InputStatistics
 from serkd_mm.errors import UserError, one_line_errors
 from serkd_mm.fileio.atomic_backend import write_atomically
 from serkd_mm.fileio.safe_loading import read_checkpoint
@@ -63,7 +65,7 @@ def main() -> None:
         write_weights(weights, meta, args.out)
     if untrained:
         print(f'Left out, because nothing has trained it: the class head ({", ".join(untrained)})')
-    print(f'Wrote {args.out}. To load it:\n{report}')
+    print(f'{describe_input(student.data_preprocessor)}\nWrote {args.out}. To load it:\n{report}')
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -181,7 +183,17 @@ def export_hugging_face(net: nn.Module, headless: bool, folder: Path) -> str:
     if headless:
         net = net.base_model
     net.save_pretrained(folder)
-    return f'transformers.{type(net).__name__}.from_pretrained({str(folder)!r})'
+    # As it was built: with the pooling layer, which was not trained, transformers would create random weights.
+    more = ', add_pooling_layer=False' if 'add_pooling_layer' in inspect.signature(type(net).__init__).parameters else ''
+    return f'transformers.{type(net).__name__}.from_pretrained({str(folder)!r}{more})'
+
+
+def describe_input(preprocessor: nn.Module) -> str:
+    """Return how images are normalized for the student."""
+    statistics = InputStatistics.from_preprocessor(preprocessor)
+    mean, std = ([round(value, 4) for value in values] for values in (statistics.mean, statistics.std))
+    order = ', in RGB if they were read as BGR' if statistics.flipped else ''
+    return f'Its input: images of 0 to 255 minus {mean}, divided by {std}{order}'
 
 
 if __name__ == '__main__':

@@ -176,3 +176,35 @@ def test_evaluation_leaves_out_the_losses_that_need_the_teacher(monkeypatch, cap
     config.test_evaluator = dict(type='DistillationLosses')
     with pytest.raises(ConfigError, match=r'^test_evaluator: DistillationLosses needs the teacher'):
         adapt(config)
+
+
+@pytest.mark.parametrize('losses', ['labels', 'relations'])
+def test_student_of_hugging_face_is_written_as_a_folder(losses, tmp_path, monkeypatch, capsys):
+    transformers = pytest.importorskip('transformers')
+    small = dict(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=8
+    )
+    published = transformers.ViTConfig(**small, num_labels=4, architectures=['ViTForImageClassification'])
+    published.save_pretrained(tmp_path / 'published')
+    (tmp_path / 'published' / 'preprocessor_config.json').write_text(
+        json.dumps(dict(image_mean=[0.5] * 3, image_std=[0.5] * 3))
+    )
+    config = training_config(tmp_path, tmp_path / 'work')
+    config.model.student = dict(model=f'hf:{tmp_path / "published"}', taps=None)
+    if losses == 'relations':
+        config.model.losses.update(loss_cls=None, loss_kd=None)
+    config.dump(tmp_path / 'config.py')
+    model = MODELS.build(dict(config.model, data_preprocessor=config.data_preprocessor))
+    checkpoint = dict(state_dict=model.state_dict(), meta=dict(untrained_head=model.untrained_head))
+    torch.save(checkpoint, tmp_path / 'checkpoint.pth')
+    report = export(monkeypatch, capsys, tmp_path / 'config.py', tmp_path / 'checkpoint.pth', tmp_path / 'student')
+    student, net = model.eval().student.model, eval(report.strip().splitlines()[-1]).eval()
+    if losses == 'labels':
+        assert torch.equal(net(images()).logits, student(images()).logits)
+    else:
+        assert 'Left out, because nothing has trained it: the class head (classifier.' in report
+        expected = student.base_model(images()).last_hidden_state
+        assert torch.equal(net(images()).last_hidden_state, expected)
+    with pytest.raises(SystemExit):
+        export(monkeypatch, capsys, tmp_path / 'config.py', tmp_path / 'checkpoint.pth', tmp_path / 'student.pth')
+    assert 'is written to a folder' in capsys.readouterr().err
