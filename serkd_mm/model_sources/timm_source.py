@@ -64,6 +64,11 @@ class TimmSource(ModelSource):
                 f"{key}.pretrained=True: timm's weights would be replaced when mmengine initializes the model, and "
                 f'downloaded for every evaluation. Leave it out, and set {key.rpartition(".")[0]}.checkpoint=True'
             )
+        if config.get('checkpoint_path'):
+            raise ConfigError(
+                f'{key}.checkpoint_path: these weights would be replaced when mmengine initializes the model. Set '
+                f'{key.rpartition(".")[0]}.checkpoint={config["checkpoint_path"]!r} instead'
+            )
         published = _pretrained_cfg(config.get('model_name'), where)
         preprocessor = {**{name: _scaled(published[name]) for name in ('mean', 'std')}, 'to_rgb': True}
         size = config.get('img_size') or tuple(published['input_size'][1:])

@@ -207,6 +207,7 @@ def pattern(quote):
 QUOTES = re.findall(r'^> `(.*)`$', (DOCS / 'notes' / 'faq.md').read_text(), re.MULTILINE)
 LARGE_GRID = dict(TEACHER, backbone=dict(TEACHER['backbone'], patch_size=4))
 MORE_CLASSES = dict(TEACHER, head=dict(TEACHER['head'], num_classes=7))
+UNLABELED = dict(loss_cls=None, loss_feat=dict(type='FeatureL2Loss', on='tokens'))
 MISTAKES = {
     'checkpoint is missing': dict(teacher__allow_random_teacher=False),
     'there is no such file': dict(teacher__allow_random_teacher=False, teacher__checkpoint='teacher.pth'),
@@ -214,7 +215,8 @@ MISTAKES = {
     'grids of different shape': dict(teacher__model=LARGE_GRID),
     'larger than the token grid': dict(views__superpixels__merger__cell=5),
     'PatchTokenizer reads': dict(teacher__taps__patches='backbone.patch_embed.projection'),
-    'no loss trains': dict(losses__loss_kd=None),
+    'no loss trains the student': dict(losses__loss_kd=None),
+    'without labels': dict(losses=UNLABELED, student__taps=dict(patches='backbone.layers[0]')),
     'loss_kd (LogitKLLoss': dict(teacher__model=MORE_CLASSES),
     "has no 'type'": dict(losses__loss_kdd=dict(loss_weight=2.0)),
 }
@@ -282,6 +284,8 @@ def raise_error(part, image_root, tmp_path):
         elif part == 'Replace the file':
             (images_there / 'class0' / '0.jpg').write_bytes(b'')
         config = training_config(images_there, tmp_path / 'work')
+        if part == 'have no labels':
+            config.train_dataloader.dataset.with_label = False
         if part == 'is not finite':
             config.optim_wrapper.optimizer.lr = 1e30
             config.param_scheduler = []
@@ -301,6 +305,7 @@ ERRORS = {
     'holds 0 entries': CheckpointError,
     'has the label': DataError,
     'Replace the file': DataError,
+    'have no labels': DataError,
     'is not finite': NonFiniteLossError,
 }
 

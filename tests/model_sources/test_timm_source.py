@@ -92,6 +92,12 @@ def test_mmengine_would_replace_weights_that_timm_loads(net):
         find_model(config, KEY)
 
 
+def test_weights_that_timm_would_load_from_a_file_belong_to_checkpoint():
+    config = dict(type='TimmClassifier', model_name=NAME, checkpoint_path='net.pth')
+    with pytest.raises(ConfigError, match=r"model\.checkpoint_path: .* Set model\.teacher\.checkpoint='net.pth' instead"):
+        find_model(config, KEY)
+
+
 def without(weights, name):
     return {key: value for key, value in weights.items() if key != name}
 
