@@ -13,12 +13,14 @@ exec((HERE / 'serkd_mm' / 'version.py').read_text(), VERSION)
 EXTRAS = {
     'mmlab': ['mmengine>=0.10.7', 'mmcv-lite>=2.0.1', 'mmpretrain>=1.2.0', 'setuptools<81'],
     'onedl': ['onedl-mmengine', 'onedl-mmcv', 'onedl-mmpretrain', 'setuptools<81'],
+    'timm': ['timm>=1.0.20', 'safetensors'],
+    'hf': ['transformers>=4.56', 'safetensors'],
     'quickstart': ['scikit-learn', 'matplotlib'],
     'benchmarks': ['timm>=1.0.20', 'matplotlib'],
     'tests': ['pytest', 'pytest-xdist', 'ruff', 'grad-cam<1.5', 'onnx', 'onnxruntime'],
     'docs': ['sphinx', 'myst-parser', 'furo'],
 }
-EXTRAS['all'] = [*EXTRAS['mmlab'], *EXTRAS['quickstart'], *EXTRAS['tests'], *EXTRAS['docs']]
+EXTRAS['all'] = [*EXTRAS['mmlab'], *EXTRAS['timm'], *EXTRAS['hf'], *EXTRAS['quickstart'], *EXTRAS['tests'], *EXTRAS['docs']]
 
 setup(
     name='serkd-mm',

@@ -1,6 +1,7 @@
 """Every config of the repository has the settings of its method, and trains at a reduced size."""
 
 import ast
+import importlib
 import re
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from builders import CONFIGS, REPOSITORY
+from hugging_face import hub_cache, write_cache, write_processor  # noqa: F401
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmpretrain.registry import DATASETS, MODELS, TRANSFORMS
@@ -19,8 +21,9 @@ from mmpretrain.structures import DataSample
 from serkd_mm.model_sources import find_model
 
 FILES = sorted(path for path in CONFIGS.rglob('*.py') if '_base_' not in path.parts)
-# The many ablations, and two teachers, take a step in the slow tests; the tests of tables below check settings.
-SLOW = [path for path in FILES if path.parent.name == 'ablations' or path.stem == 'resnet18_resnet101_dinov2-s']
+# The many ablations and large teachers take a step in the slow tests; the tests of tables below check settings.
+LARGE = ('resnet18_resnet101_dinov2-s', 'deit-ti_timm-eva02-s', 'resnet18_hf-dinov2-s')
+SLOW = [path for path in FILES if path.parent.name == 'ablations' or path.stem in LARGE]
 EACH = [pytest.param(path, marks=pytest.mark.slow if path in SLOW else []) for path in FILES]
 TRANSFER = [path for path in FILES if path.parent.name == 'transfer']
 
@@ -75,14 +78,28 @@ def step(config, size):
     return model
 
 
+def write_repository(name, hub_cache, folder):  # noqa: F811
+    """Write the config of the teacher ``hf:facebook/dinov2-small-imagenet1k-1-layer`` into a cache of the hub."""
+    transformers = importlib.import_module('transformers')
+    settings = dict(
+        hidden_size=384, num_hidden_layers=12, num_attention_heads=6, image_size=518, patch_size=14, num_labels=1000
+    )
+    architectures = ['Dinov2ForImageClassification']
+    transformers.Dinov2Config(**settings, architectures=architectures).save_pretrained(folder)
+    write_cache(hub_cache, name, write_processor(folder, 224))
+
+
 @pytest.mark.parametrize('path', EACH, ids=name_of)
-def test_builds_and_trains_on_generated_images(path, monkeypatch, tmp_path):
+def test_builds_and_trains_on_generated_images(path, monkeypatch, tmp_path, request):
     config = load(path, monkeypatch, tmp_path)
     size = 64 if path.is_relative_to(CONFIGS / 'serkd') else 32
     if config.model.type == 'RelationDistiller' and size == 64:
         size = 64 if 'taps' in config.model.student else 224  # Without taps: 7x7 superpixels at any size.
         size = 112 if 'teachers' in config.model else size
         reduce(config.model, size)
+    if path.stem == 'resnet18_hf-dinov2-s':
+        name = config.model.teacher.model.removeprefix('hf:')
+        write_repository(name, request.getfixturevalue('hub_cache'), tmp_path / 'repository')
     model = step(config, size)
     if path in TRANSFER:
         start = torch.load(config.model.backbone.init_cfg.checkpoint, weights_only=True)['state_dict']
