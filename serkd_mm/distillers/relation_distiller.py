@@ -1,6 +1,5 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from types import NoneType
 from typing import Any
 
 import torch
@@ -10,20 +9,17 @@ from mmpretrain.structures import DataSample
 from torch import nn
 
 from ..config_errors import ConfigError, check_keys
-from ..heads import make_heads_trainable
-from ..model_sources import check_preprocessor, drop_empty_pretrained, find_model
 from ..tokenizers import Feature
 from .cached_teacher import CachedTeacher
-from .default_taps import DEFAULT_TAPS, default_taps
 from .distillation_objective import DistillationObjective
 from .dry_run import check_float32, check_input_size, default_input_size, dry_run
 from .execution_options import ExecutionOptions
 from .frozen_teacher import FrozenTeacher
-from .label_free import check_losses, check_mixing, is_label_free, label_free_preprocessor
+from .label_free import check_losses, check_mixing, is_label_free
 from .model_parts import backbone_of, num_classes_of, pooled_features
 from .student_checkpoints import register_plain_student_hooks
 from .student_weights import StudentWeights
-from .taps import Taps
+from .students import build_student, tap_names, tap_student
 from .targets import Targets
 from .teacher_names import teacher_settings
 from .teachers import build_teachers
@@ -85,18 +81,8 @@ class RelationDistiller(BaseClassifier):
         **unknown: Any,
     ) -> None:
         check_keys(unknown, _SETTINGS, 'model')
-        check_keys(student, ['model', 'checkpoint', 'taps', 'compile', 'channels_last'], 'model.student')
-        input_size = check_input_size(input_size)
-        check_preprocessor(data_preprocessor, 'data_preprocessor')
-        source = find_model(student.get('model'), 'model.student.model')
-        if input_size is not None:
-            source = source.resized(input_size[1:])
-        drop_empty_pretrained(source.config, 'model.student.model')
-        make_heads_trainable(source.config)
-        label_free = is_label_free(losses)
-        if label_free:
-            data_preprocessor = label_free_preprocessor(source, data_preprocessor)
-        model = source.build('model.student.model', data_preprocessor)
+        input_size, label_free = check_input_size(input_size), is_label_free(losses)
+        model, source = build_student(student, data_preprocessor, input_size, label_free)
         super().__init__(init_cfg=init_cfg, data_preprocessor=model.data_preprocessor)
         self.student, self.label_free, self.untrained_head = model, label_free, []
         self.evaluation_outputs: frozenset[str] = frozenset()
@@ -115,20 +101,12 @@ class RelationDistiller(BaseClassifier):
         if self.label_free:
             check_mixing(self.student.data_preprocessor)
         self.input_size = input_size
-        taps = student.get('taps')
         execution = ExecutionOptions.from_config(student, 'model.student')
         execution.apply_memory_format(self.student)
-        if not isinstance(taps, (Mapping, NoneType)):
-            raise ConfigError(f'model.student.taps must be a dict of module paths, but is {taps!r}')
-        tap_names = set(DEFAULT_TAPS if taps is None else taps)
-        self.distill = DistillationObjective(views, losses, tap_names, list(teachers) if several else None)
+        taps = student.get('taps')
+        self.distill = DistillationObjective(views, losses, tap_names(taps), list(teachers) if several else None)
         check_losses(self.student, self.distill.losses, self.label_free)
-        used_taps = self.distill.used_taps
-        if taps is None:
-            # Without labels and logits, blocks after the tap would stay as they are.
-            last_block = self.label_free and 'logits' not in used_taps
-            taps = default_taps(self.student, used_taps, input_size, 'model.student.taps', last_block)
-        self.student_taps = Taps(self.student, taps, used_taps, 'model.student.taps')
+        self.student_taps = tap_student(self.student, taps, self.distill.used_taps, input_size, self.label_free)
         self.teachers.update(build_teachers(teachers, several, self.distill, self.student, input_size))
         dry_run(self, input_size)
         # Compile after the dry run: code compiled for its two images would not fit a whole batch.
