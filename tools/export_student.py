@@ -28,6 +28,7 @@ from serkd_mm.distillers.input_statistics import InputStatistics
 from serkd_mm.errors import UserError, one_line_errors
 from serkd_mm.fileio.atomic_backend import write_atomically
 from serkd_mm.fileio.safe_loading import read_checkpoint
+from serkd_mm.heads import TRAINABLE_HEADS
 from serkd_mm.hooks.complete_checkpoint_hook import load_all_weights
 from serkd_mm.model_sources import find_model
 from serkd_mm.model_sources.extras import import_optional
@@ -47,7 +48,7 @@ def main() -> None:
     warnings.simplefilter('ignore')
     if args.out.exists() and args.out.samefile(args.checkpoint):
         raise ExportError(f'{args.out} is the checkpoint itself. Give another file')
-    source, student = build_student(args.config, args.cfg_options)
+    model, source, student = build_student(args.config, args.cfg_options)
     where = repr(str(args.checkpoint))
     checkpoint = read_checkpoint(args.checkpoint, where)
     load_all_weights(student, checkpoint, where)
@@ -61,7 +62,7 @@ def main() -> None:
             raise ExportError(f'{args.out}: the name must end in {" or ".join(SUFFIXES)}')
         weights = trained_weights(student, untrained)
         loading = timm_call(source, student, weights, bool(untrained), args.out) if kind == 'timm' else None
-        report = loading or mmpretrain_call(source, bool(untrained), args.out)
+        report = loading or mmpretrain_call(model, source, bool(untrained), args.out)
         write_weights(weights, meta, args.out)
     if untrained:
         print(f'Left out, because nothing has trained it: the class head ({", ".join(untrained)})')
@@ -78,7 +79,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def build_student(path: str, options: Mapping[str, Any] | None) -> tuple[Any, nn.Module]:
+def build_student(path: str, options: Mapping[str, Any] | None) -> tuple[Any, Any, nn.Module]:
     """Build the student of a config, without its teacher.
 
     Args:
@@ -86,7 +87,7 @@ def build_student(path: str, options: Mapping[str, Any] | None) -> tuple[Any, nn
         options: Settings of ``--cfg-options``; None if there are none.
 
     Returns:
-        The student's source, and the student.
+        The student's setting ``model``, its source, and the student.
 
     Raises:
         ConfigError: The model of the config has no student.
@@ -99,7 +100,7 @@ def build_student(path: str, options: Mapping[str, Any] | None) -> tuple[Any, nn
     model.setdefault('data_preprocessor', config.get('data_preprocessor'))
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         student = MODELS.build(model).student
-    return find_model(config.model.student.model, 'model.student.model'), student
+    return model.student.model, find_model(model.student.model, 'model.student.model'), student
 
 
 def student_kind(student: nn.Module) -> str:
@@ -160,16 +161,34 @@ def timm_call(source: Any, student: nn.Module, weights: dict[str, torch.Tensor],
     return f'timm.create_model({config["model_name"]!r}{arguments}, checkpoint_path={str(path)!r})'
 
 
-def mmpretrain_call(source: Any, headless: bool, path: Path) -> str:
-    """Return the lines that load the file."""
-    head = {'head': None} if headless else {}
-    model = {**source.config.to_dict(), **head}
+def mmpretrain_call(model: Any, source: Any, headless: bool, path: Path) -> str:
+    """Return what loads the file without this package.
+
+    Args:
+        model: The student's setting ``model``.
+        source: The source of the student.
+        headless: Whether the class head is left out.
+        path: The file.
+    """
+    if isinstance(model, str) and not model.startswith('mmpretrain::'):
+        named = repr(model) + (', head=None' if headless else '')
+    else:
+        config = plain({**source.config.to_dict(), **({'head': None} if headless else {})})
+        named = f'mmengine.Config(dict(model={config!r}))'
     if path.suffix == '.safetensors':
-        return (
-            f'model = mmpretrain.get_model(mmengine.Config(dict(model={model!r})))\n'
-            f'model.load_state_dict(safetensors.torch.load_file({str(path)!r}))'
-        )
-    return f'mmpretrain.get_model(mmengine.Config(dict(model={model!r})), pretrained={str(path)!r})'
+        return f'model = mmpretrain.get_model({named})\nmodel.load_state_dict(safetensors.torch.load_file({str(path)!r}))'
+    return f'mmpretrain.get_model({named}, pretrained={str(path)!r})'
+
+
+def plain(config: Any) -> Any:
+    """Return a model's config with mmpretrain's own heads, and without what only training needs."""
+    if isinstance(config, (list, tuple)):
+        return [plain(part) for part in config]
+    if not isinstance(config, Mapping):
+        return config
+    own = {trainable: head for head, trainable in TRAINABLE_HEADS.items()}
+    kept = {name: plain(part) for name, part in config.items() if name not in ('train_cfg', 'distilled_training')}
+    return {**kept, 'type': own.get(type_name(kept), kept['type'])} if 'type' in kept else kept
 
 
 def export_hugging_face(net: nn.Module, headless: bool, folder: Path) -> str:

@@ -120,7 +120,7 @@ def _take_student_augments(config: Config) -> dict[str, Any] | None:
     source = find_model(student.get('model'), _STUDENT)
     owner, preprocessor = _find_preprocessor(config, source)
     kind = type_name(preprocessor) or 'ClsDataPreprocessor'
-    if kind != 'ClsDataPreprocessor':
+    if kind not in ('ClsDataPreprocessor', 'LabelFreePreprocessor'):
         raise ConfigError(
             f'data_preprocessor.type is {kind}: ViewPreprocessor, which a cache needs, replaces ClsDataPreprocessor only'
         )

@@ -3,6 +3,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from mmengine.device import get_device
 from mmengine.evaluator import BaseMetric
 from mmpretrain.registry import METRICS
 
@@ -72,16 +73,19 @@ class KNNAccuracy(BaseMetric):
         Args:
             results: Normalized features ``(C,)`` and label of each image.
         """
-        features = torch.stack([feature for feature, _ in results])
-        labels = torch.tensor([label for _, label in results])
+        device = get_device()  # The main process computes; similarities of all pairs take long on a CPU.
+        features = torch.stack([feature for feature, _ in results]).to(device)
+        labels = torch.tensor([label for _, label in results], device=device)
         classes, labels = labels.unique(return_inverse=True)
         k = min(self.k, len(results) - 1)
         correct = 0
         for start in range(0, len(results) if k else 0, _QUERIES):
             similarity = features[start : start + _QUERIES] @ features.T
-            own = torch.arange(len(similarity))
+            own = torch.arange(len(similarity), device=device)
             similarity[own, start + own] = -torch.inf
             nearest, neighbors = similarity.topk(k, dim=1)
-            votes = torch.zeros(len(similarity), len(classes)).scatter_add_(1, labels[neighbors], (nearest / self.tau).exp())
+            votes = nearest.new_zeros(len(similarity), len(classes)).scatter_add_(
+                1, labels[neighbors], (nearest / self.tau).exp()
+            )
             correct += int((votes.argmax(dim=1) == labels[start : start + _QUERIES]).sum())
         return {'top1': 100.0 * correct / max(len(results), 1)}

@@ -83,6 +83,8 @@ def test_training_without_labels_reads_a_cache(place, tmp_path, monkeypatch):
         logged = runner.message_hub.log_scalars
         losses[name] = {name: value.data[0] for name, value in logged.items() if name.startswith('train/loss')}
         assert 'val/knn/top1' in logged
+        assert list((tmp_path / name).glob('best_knn_top1_epoch_1.pth'))
+        assert next(hook for hook in runner.hooks if hasattr(hook, 'rules')).rules == ['greater']
     assert losses['cached'].keys() == {'train/loss', 'train/loss_feat', 'train/loss_rd', 'train/loss_ra'}
     for name, values in losses['cached'].items():
         assert values == pytest.approx(losses['teacher'][name], rel=0.02), name

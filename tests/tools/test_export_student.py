@@ -6,6 +6,8 @@ import runpy
 import sys
 from copy import deepcopy
 
+import mmengine
+import mmpretrain
 import pytest
 import torch
 from builders import (
@@ -208,3 +210,27 @@ def test_student_of_hugging_face_is_written_as_a_folder(losses, tmp_path, monkey
     with pytest.raises(SystemExit):
         export(monkeypatch, capsys, tmp_path / 'config.py', tmp_path / 'checkpoint.pth', tmp_path / 'student.pth')
     assert 'is written to a folder' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('losses', ['labels', 'relations'])
+def test_student_of_mmpretrain_is_loaded_by_mmpretrain(losses, tmp_path, monkeypatch, capsys):
+    config = training_config(tmp_path, tmp_path / 'work')
+    if losses == 'relations':
+        config.model.losses.update(loss_cls=None, loss_kd=None)
+    config.dump(tmp_path / 'config.py')
+    model = MODELS.build(dict(config.model, data_preprocessor=config.data_preprocessor))
+    model.init_weights()
+    torch.save(
+        dict(state_dict=model.state_dict(), meta=dict(untrained_head=model.untrained_head)), tmp_path / 'checkpoint.pth'
+    )
+    report = export(monkeypatch, capsys, tmp_path / 'config.py', tmp_path / 'checkpoint.pth', tmp_path / 'student.pth')
+    assert 'Its input: images of 0 to 255 minus [123.675, 116.28, 103.53], divided by [58.395, ' in report
+    line = report.strip().splitlines()[-1]
+    assert 'DeiTDistilledClsHead' not in line
+    loaded = eval(line, dict(mmpretrain=mmpretrain, mmengine=mmengine))
+    if losses == 'labels':
+        assert torch.equal(loaded(images()), model.eval()(images()))
+    else:
+        assert loaded.head is None
+        (patches, *_), (expected, *_) = loaded(images()), model.eval().extract_feat(images())
+        assert torch.equal(patches[0], expected[0])
