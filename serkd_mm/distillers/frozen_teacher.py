@@ -88,7 +88,7 @@ class FrozenTeacher(nn.Module):
         if (self.renormalize.scale.device, self.renormalize.scale.dtype) != (inputs.device, dtype):
             self.to(inputs.device, dtype)
         inputs = inputs.to(dtype)
-        if self.input_size is not None:
+        if self.input_size not in (None, tuple(inputs.shape[-2:])):
             inputs = F.interpolate(inputs, self.input_size, mode='bicubic', antialias=True)
         size = tuple(inputs.shape[-2:])
         with self.autocast(inputs.device.type), self.taps.record(size, self.stops_early) as features:

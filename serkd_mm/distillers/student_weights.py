@@ -1,11 +1,15 @@
 """Weights that a student starts from."""
 
+import logging
+
 import torch
 from mmengine.logging import print_log
+from mmpretrain.registry import MODELS
 from torch import nn
 
 from ..config_errors import ConfigError
 from ..model_sources import ModelSource, find_weights
+from .input_statistics import InputStatistics
 from .model_parts import head_modules
 from .teacher_weights import fetch_on_all_ranks, load_on_all_ranks
 
@@ -42,6 +46,22 @@ class StudentWeights:
             raise ConfigError(problem)
         load_on_all_ranks(student, self.file, _KEY, self._convert)
         print_log(f'The student starts from {self.file.shown} ({self.file.path})', logger='current')
+        self._compare_statistics(student)
+
+    def _compare_statistics(self, student: nn.Module) -> None:
+        """Warn if the student's images are normalized in another way than those that the weights were trained on."""
+        published = self.source.data_preprocessor
+        if published is None:
+            return
+        preprocessor = MODELS.build({'type': 'ClsDataPreprocessor', **published})
+        theirs, ours = (InputStatistics.from_preprocessor(one) for one in (preprocessor, student.data_preprocessor))
+        if theirs != ours:
+            print_log(
+                f'{_KEY}={self.file.shown!r} was trained on images normalized by {theirs}, those of this training are '
+                f'normalized by {ours}. To keep the former, set data_preprocessor',
+                logger='current',
+                level=logging.WARNING,
+            )
 
     def _convert(self, state_dict: dict[str, torch.Tensor], student: nn.Module, where: str) -> dict[str, torch.Tensor]:
         """The weights in the student's names; its own ones for a class head that the file does not have."""

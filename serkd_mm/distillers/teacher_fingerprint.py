@@ -17,6 +17,9 @@ from .teacher_config import TEACHER_KEY, find_input_size
 def teacher_fingerprint(config: Mapping, student_statistics: InputStatistics) -> dict[str, Any]:
     """Describe a teacher without building it.
 
+    The size that a teacher without ``input_size`` runs at follows from the model and from the size of the student's images,
+    which the stored views determine: so ``input_size`` is that of the settings.
+
     Args:
         config: The settings ``model.teacher``; ``model`` is set.
         student_statistics: Normalization of the student's images, which a teacher without a preprocessor shares.

@@ -28,7 +28,7 @@ class SizedTeacher:
     Attributes:
         source: The source of the model, for images of this size.
         model: The model.
-        size: Height and width that images are resized to; None if the student's are not resized.
+        size: Height and width that images are resized to; None if the model takes the student's as they are.
 
     Raises:
         ConfigError: The model cannot be built.
@@ -49,6 +49,8 @@ class SizedTeacher:
         if not runs:
             self._find_other_size(source, image_shape, key)
         self._log(source.image_size, wanted, key)
+        if self.size is None and self.source is not source:
+            self.size = wanted  # The model has this size for good, whatever size the images of a data set have.
 
     def _runs_in_patches(self, image_shape: tuple[int, int, int]) -> bool:
         """Whether the model runs on images of a size and sees all of their pixels."""

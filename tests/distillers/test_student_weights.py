@@ -57,7 +57,7 @@ def test_a_head_of_other_classes_starts_from_random_weights(tmp_path, logged):
     assert message.startswith(f"{KEY}='{tmp_path}/a.pth' has no such class head: head.layers.head.weight, ")
 
 
-def test_a_student_of_timm_starts_from_timm_s_file(tmp_path):
+def test_a_student_of_timm_starts_from_timm_s_file(tmp_path, logged):
     """Its file is of another size, and of a model with another number of classes."""
     torch.manual_seed(1)
     net = timm.create_model('test_vit')
@@ -70,6 +70,7 @@ def test_a_student_of_timm_starts_from_timm_s_file(tmp_path):
     )
     checkpoint = str(tmp_path / 'net.safetensors')
     model = build_distiller(**settings, **grids, student__checkpoint=checkpoint, input_size=(3, 32, 32))
+    assert any('was trained on images normalized by InputStatistics(mean=(127.5, 127.5, 127.5)' in line for line in logged)
     weights = model.student.state_dict()
     assert weights['pos_embed'].shape == (1, 1 + 2 * 2, 64)
     assert weights['head.weight'].shape == (4, 64)

@@ -28,8 +28,9 @@ def build(model, patches, **settings):
 def test_a_teacher_runs_at_the_student_s_size_if_it_can(logged):
     model = dict(type='TimmClassifier', model_name='test_vit')
     distiller = build(model, 'model.blocks[-1]', input_size=(3, 32, 32))
-    assert distiller.teacher.input_size is None
+    assert distiller.teacher.input_size == (32, 32)
     assert distiller.teacher.model.model.pos_embed.shape[1] == 1 + 2 * 2
+    assert distiller.teacher(images(2, 40))['patches'].tensor.shape == (2, 1 + 2 * 2, 64)
     assert sizes_logged(logged) == [
         "model.teacher.input_size: 32x32, as the student's "
         '(its own is 160x160: 25.0 times the pixels, 100 tokens instead of 4)'
