@@ -121,6 +121,7 @@ def test_imports_run_downwards_only():
         'heads': 1,
         'teacher_cache': 1,
         'model_sources': 1,
+        'evaluation': 1,
         'hooks': 3,
         'optim': 1,
         'distillers': 2,
