@@ -82,6 +82,18 @@ class FrozenTeacher(nn.Module):
         Returns:
             The features by tap.
         """
+        images = self.own_images(inputs)
+        size = tuple(images.shape[-2:])
+        with self.autocast(inputs.device.type), self.taps.record(size, self.stops_early) as features:
+            self.model(images, mode='tensor')
+        return features if self.select is None else self.select(features)
+
+    def own_images(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return images as the teacher's model needs them: its size and its normalization. Move the teacher to their device.
+
+        Args:
+            inputs: Images ``(B, 3, H, W)``, normalized for the student.
+        """
         # The teacher follows the images, not the distiller, so a copy of the distiller on another device does not move it.
         # Images for a student in half precision do not convert its weights; float64 does.
         dtype = torch.promote_types(self.renormalize.scale.dtype, inputs.dtype)
@@ -90,10 +102,7 @@ class FrozenTeacher(nn.Module):
         inputs = inputs.to(dtype)
         if self.input_size not in (None, tuple(inputs.shape[-2:])):
             inputs = F.interpolate(inputs, self.input_size, mode='bicubic', antialias=True)
-        size = tuple(inputs.shape[-2:])
-        with self.autocast(inputs.device.type), self.taps.record(size, self.stops_early) as features:
-            self.model(self.renormalize(inputs), mode='tensor')
-        return features if self.select is None else self.select(features)
+        return self.renormalize(inputs)
 
     def autocast(self, device: str) -> AbstractContextManager:
         """Create the autocast context that the teacher's model runs in.

@@ -1,0 +1,151 @@
+"""Evaluate a teacher as the student's training sees it: is it loaded, normalized and sized right, and are its classes?
+
+    python tools/test_teacher.py CONFIG [--teacher NAME] [--work-dir DIR] [--cfg-options KEY=VALUE ...]
+
+The images are those of ``val_dataloader``, preprocessed for the student, then normalized again and resized for the teacher.
+Its predictions are the tap ``logits``, restricted to ``teacher.classes``. A teacher without a class head is evaluated by the
+k nearest neighbors of its pooled features (``KNNAccuracy``).
+"""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmpretrain.models import BaseClassifier
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+
+import serkd_mm  # noqa: F401  (registers the components, and reports a missing package)
+from serkd_mm.config_errors import ConfigError, suggest
+from serkd_mm.config_files import OptionsAction, read_config, type_name
+from serkd_mm.distillers.dry_run import check_input_size, default_input_size
+from serkd_mm.distillers.frozen_teacher import FrozenTeacher
+from serkd_mm.distillers.input_statistics import InputStatistics
+from serkd_mm.distillers.model_parts import num_classes_of, pooled_features
+from serkd_mm.distillers.teachers import teacher_key, teacher_settings
+from serkd_mm.errors import one_line_errors
+from serkd_mm.fileio.urls import conceal_teacher
+from serkd_mm.hooks.data_errors import innermost_datasets
+from serkd_mm.runner import CheckedRunner, check_config
+
+# Metrics of the student's features and losses: a teacher has none of the losses, and its features are those of KNNAccuracy.
+OF_STUDENTS = ('KNNAccuracy', 'DistillationLosses')
+
+
+@MODELS.register_module()
+class EvaluatedTeacher(BaseClassifier):
+    """A teacher of a distillation as a classifier of the student's images.
+
+    Args:
+        distiller: The ``model`` of the distillation.
+        name: Name of the teacher; None if there is one.
+        data_preprocessor: The student's. Default: None.
+    """
+
+    def __init__(self, distiller: Mapping, name: str | None, data_preprocessor: Mapping | None = None) -> None:
+        preprocessor = distiller.get('data_preprocessor') or data_preprocessor
+        student = MODELS.build({**distiller, 'teacher': None, 'teachers': None, 'data_preprocessor': preprocessor})
+        super().__init__(data_preprocessor=student.data_preprocessor)
+        settings, key = choose_teacher(distiller, name)
+        size = check_input_size(distiller.get('input_size')) or default_input_size(student.student)
+        statistics = InputStatistics.from_preprocessor(student.data_preprocessor)
+        headless = FrozenTeacher({**settings, 'taps': {}, 'classes': None}, set(), statistics, size, key)
+        self.has_head = num_classes_of(headless.model) != 0
+        self.teacher = FrozenTeacher(settings, {'logits'}, statistics, size, key) if self.has_head else headless
+        self.teacher.load()
+
+    def predict(self, inputs: torch.Tensor, data_samples: list[DataSample], **kwargs) -> list[DataSample]:
+        """Return the samples with the teacher's predictions, or with its pooled features if it has no class head."""
+        if self.has_head:
+            scores = self.teacher(inputs)['logits'].tensor.float().softmax(dim=1)
+            for sample, score in zip(data_samples, scores, strict=True):
+                sample.set_pred_score(score).set_pred_label(score.argmax(dim=0, keepdim=True))
+            return data_samples
+        with self.teacher.autocast(inputs.device.type):
+            features = pooled_features(self.teacher.model, self.teacher.own_images(inputs))
+        for sample, feature in zip(data_samples, features, strict=True):
+            sample.set_data({'pooled_features': feature})
+        return data_samples
+
+    def forward(self, inputs: torch.Tensor, data_samples: list[DataSample], mode: str = 'predict') -> list[DataSample]:
+        """Predict; there is no other mode."""
+        return self.predict(inputs, data_samples)
+
+    def extract_feat(self, inputs: torch.Tensor, **kwargs) -> torch.Tensor:
+        """Compute pooled features."""
+        return pooled_features(self.teacher.model, self.teacher.own_images(inputs))
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes that are predicted."""
+        classes = self.teacher.config.classes
+        return num_classes_of(self.teacher.model) if classes is None else len(classes.indices)
+
+
+def choose_teacher(distiller: Mapping, name: str | None) -> tuple[dict, str]:
+    """Return the settings of the teacher without its cache, and its config key.
+
+    Raises:
+        ConfigError: There is no teacher of this name, or there are several and none is named.
+    """
+    settings, several = teacher_settings(distiller.get('teacher'), distiller.get('teachers')), 'teachers' in distiller
+    several = several and distiller['teachers'] is not None
+    if name is None and len(settings) == 1:
+        name = next(iter(settings))
+    if name not in settings:
+        raise ConfigError(f'--teacher {name}: name one of the teachers of the config. {suggest(str(name), settings)}')
+    return {key: value for key, value in settings[name].items() if key != 'cache'}, teacher_key(name, several)
+
+
+def main() -> None:
+    """Evaluate, and print the accuracy."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='a distillation config')
+    parser.add_argument('--teacher', metavar='NAME', help='which of several teachers')
+    parser.add_argument('--work-dir', help='folder of the log; work_dirs/CONFIG_teacher by default')
+    parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help='as in tools/train.py')
+    args = parser.parse_args()
+    config = read_config(args.config, args.cfg_options)
+    check_config(config, read_config(args.config), args.cfg_options)
+    if type_name(config.model) != 'RelationDistiller':
+        raise ConfigError(f'{args.config}: model.type is {type_name(config.model)}, but only a RelationDistiller has teachers')
+    config.work_dir = args.work_dir or f'work_dirs/{Path(args.config).stem}_teacher'
+    conceal_teacher(config)
+    config.model = dict(type='EvaluatedTeacher', distiller=config.model, name=args.teacher)
+    config.custom_hooks, config.load_from, config.resume = [], None, False
+    config.test_dataloader, config.test_cfg = config.val_dataloader, config.get('test_cfg') or {}
+    config.test_evaluator = config.val_evaluator
+    runner = CheckedRunner.from_cfg(config)
+    use_labels(runner, config)
+    runner.test()
+
+
+def use_labels(runner: CheckedRunner, config: Config) -> None:
+    """Choose metrics for the teacher, and check that it knows the classes of the images.
+
+    Raises:
+        ConfigError: The images have no labels, or the teacher has other classes.
+    """
+    dataset, model = runner.build_dataloader(config.test_dataloader).dataset, runner.model
+    for part in innermost_datasets(dataset):
+        if hasattr(part, 'get_data_info') and len(part) and 'gt_label' not in part.get_data_info(0):
+            raise ConfigError('val_dataloader: the images have no labels that predictions could be compared with')
+    if not model.has_head:
+        runner._test_evaluator = dict(type='KNNAccuracy')
+        return
+    classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
+    if classes and model.num_classes and len(classes) != model.num_classes:
+        raise ConfigError(
+            f'{model.teacher.key} predicts {model.num_classes} classes, and the images of val_dataloader have {len(classes)}. '
+            f"Name the student's classes among the teacher's in {model.teacher.key}.classes"
+        )
+    metrics = config.val_evaluator if isinstance(config.val_evaluator, list) else [config.val_evaluator]
+    metrics = [metric for metric in metrics if type_name(metric) not in OF_STUDENTS]
+    runner._test_evaluator = metrics or dict(type='Accuracy', topk=(1,))
+
+
+if __name__ == '__main__':
+    with one_line_errors():
+        main()
