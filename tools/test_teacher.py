@@ -24,7 +24,7 @@ from serkd_mm.distillers.dry_run import check_input_size, default_input_size
 from serkd_mm.distillers.frozen_teacher import FrozenTeacher
 from serkd_mm.distillers.input_statistics import InputStatistics
 from serkd_mm.distillers.model_parts import num_classes_of, pooled_features
-from serkd_mm.distillers.teachers import teacher_key, teacher_settings
+from serkd_mm.distillers.teacher_names import teacher_key, teacher_settings
 from serkd_mm.errors import one_line_errors
 from serkd_mm.fileio.urls import conceal_teacher
 from serkd_mm.hooks.data_errors import innermost_datasets
