@@ -55,7 +55,7 @@ class HuggingFaceSource(ModelSource):
             shown: The model in messages. Default: 'a dict'.
 
         Raises:
-            ConfigError: As for :meth:`from_name`.
+            ConfigError: As for :meth:`from_name`; a dict with a ``data_preprocessor`` needs no image processor.
         """
         where = key if shown == 'a dict' else f'{key}={shown}'
         if config.get('pretrained', False):
@@ -66,6 +66,8 @@ class HuggingFaceSource(ModelSource):
         name = str(config.get('model_name'))
         check_name(name, where)
         read_config(name, where=where)
+        if config.get('data_preprocessor') is not None:
+            return cls(config, shown=shown, name=name)
         processor = read_image_processor(name, where)
         return cls(config, _preprocessor(processor), image_size=_image_size(processor), shown=shown, name=name)
 

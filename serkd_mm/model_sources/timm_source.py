@@ -84,10 +84,10 @@ class TimmSource(ModelSource):
     def published_weights(self, key: str) -> WeightsFile | HubFile:
         """Return the file that timm names, see :meth:`ModelSource.published_weights`."""
         repository, url = self.published.get('hf_hub_id'), self.published.get('url')
-        if self.published.get('custom_load'):
-            raise ConfigError(f'{key}=True: only timm reads the format of the weights of {self.shown}. {ADVICE}')
         if repository:
             return HubFile(repository, _hub_names(self.published.get('hf_hub_filename')))
+        if self.published.get('custom_load'):
+            raise ConfigError(f'{key}=True: only timm reads the format of the weights of {self.shown}. {ADVICE}')
         if not url:
             architecture = self.published['architecture']
             tags = import_optional('timm.models', key).list_pretrained(f'{architecture}.*')
@@ -112,6 +112,11 @@ class TimmSource(ModelSource):
                 pretrained_strict=True,
                 pretrained_cfg_overlay={**overlay, 'state_dict': dict(state_dict)},
             )
+        except TypeError as error:
+            if 'pretrained_strict' not in str(error):
+                raise
+            # Its builder decides itself, and some decide that weights may be missing.
+            raise ConfigError(f'{where} is not in the names of {self._shown_model}, and timm does not convert it') from error
         except Exception as error:  # timm's converters raise many kinds of errors for weights of another model.
             raise ConfigError(f'{where} does not match {self._shown_model}: {_one_line(error)}') from error
         converted = net.state_dict()

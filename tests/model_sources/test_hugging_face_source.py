@@ -146,6 +146,8 @@ def test_models_that_cannot_be_found_or_built(tmp_path, hub_cache, monkeypatch):
     (folder / 'preprocessor_config.json').unlink()
     (folder / 'config.json').write_text(json.dumps(config))
     assert 'preprocessor_config.json: there is no such file; save the model' in message(f'hf:{folder}')
+    own = dict(type='HuggingFaceModel', model_name=str(folder), num_labels=3, data_preprocessor=dict(PREPROCESSOR))
+    assert num_classes_of(find_model(own, KEY).build(KEY)) == 3
     pretrained = dict(type='HuggingFaceClassifier', model_name=str(folder), pretrained=True)
     assert 'Leave it out, and set model.teacher.checkpoint=True' in message(pretrained)
     monkeypatch.setitem(sys.modules, 'transformers', None)

@@ -7,13 +7,14 @@ import pytest
 import timm
 import torch
 from builders import PREPROCESSOR
+from hugging_face import hub_cache, write_cache  # noqa: F401
 from mmpretrain.registry import MODELS
 from safetensors.torch import save_file
 
 from serkd_mm.config_errors import ConfigError
 from serkd_mm.distillers.frozen_teacher import FrozenTeacher
 from serkd_mm.distillers.input_statistics import InputStatistics
-from serkd_mm.model_sources import find_model
+from serkd_mm.model_sources import HubFile, find_model
 
 KEY = 'model.teacher.model'
 # The mean, the standard deviation and the size (160) of this small ViT are not those of ImageNet.
@@ -33,13 +34,14 @@ def checkpoint(net, tmp_path):
     return tmp_path / 'net.safetensors'
 
 
-def teacher_of(model, checkpoint, size=64, **settings) -> FrozenTeacher:
-    """Build a teacher for a student with images of a size, and load its weights."""
+def teacher_of(model, checkpoint, size=64, load=True) -> FrozenTeacher:
+    """Build a teacher for a student with images of a size, and load its weights by default."""
     taps = dict(patches='model.blocks[-1]', logits='model.head')
     statistics = InputStatistics.from_preprocessor(MODELS.build(dict(PREPROCESSOR, type='ClsDataPreprocessor')))
-    config = dict(model=model, checkpoint=str(checkpoint), taps=taps, **settings)
+    config = dict(model=model, checkpoint=checkpoint if checkpoint is True else str(checkpoint), taps=taps)
     teacher = FrozenTeacher(config, set(taps), statistics, (3, size, size))
-    teacher.load()
+    if load:
+        teacher.load()
     return teacher
 
 
@@ -151,3 +153,21 @@ def test_half_precision_and_nan_are_treated_as_for_any_checkpoint(net, tmp_path)
     damaged.write_bytes((tmp_path / 'half.safetensors').read_bytes()[:-100])
     with pytest.raises(ConfigError, match=r'cut\.safetensors.* cannot be read; is it complete\?'):
         teacher_of(f'timm:{NAME}', damaged, size=160)
+
+
+def test_checkpoint_true_takes_the_file_that_timm_names(net, tmp_path, hub_cache):  # noqa: F811
+    (tmp_path / 'repository').mkdir()
+    save_file(net.state_dict(), tmp_path / 'repository' / 'model.safetensors')
+    with pytest.raises(ConfigError, match=r"True.*: timm has no weights for 'timm:nf_resnet26'"):
+        find_model('timm:nf_resnet26', KEY).published_weights('model.teacher.checkpoint')
+    source = find_model('timm:vit_small_patch14_dinov2', KEY)
+    names = ('model.safetensors', 'pytorch_model.bin')
+    assert source.published_weights('key') == HubFile('timm/vit_small_patch14_dinov2.lvd142m', names)
+    release = find_model('timm:gcvit_tiny', KEY).published_weights('key')
+    assert (release.is_url, release.published_hash) == (True, release.location[-12:-4])
+    missing = teacher_of(f'timm:{NAME}', True, load=False)
+    with pytest.raises(ConfigError, match=r"='timm/test_vit\.r160_in1k/model\.safetensors' could not be fetched: .*copy"):
+        missing.load()
+    write_cache(hub_cache, 'timm/test_vit.r160_in1k', tmp_path / 'repository')
+    missing.load()
+    assert torch.equal(missing.model.model.head.weight, net.head.weight)
