@@ -49,6 +49,8 @@ def main() -> None:
     check_config(config, read_config(args.config), args.cfg_options)
     if type_name(config.model) != 'RelationDistiller':
         raise SystemExit(f'{args.config}: model.type is {type_name(config.model)}, but only a RelationDistiller distills')
+    if not config.model.get('teacher') and not config.model.get('teachers'):
+        raise SystemExit(f'{args.config}: model.teacher is not set, so there is no distillation to describe')
     MMLogger.get_current_instance().setLevel('ERROR')
     warnings.simplefilter('ignore')
     torch.manual_seed(0)

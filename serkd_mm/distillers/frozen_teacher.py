@@ -137,7 +137,8 @@ class FrozenTeacher(nn.Module):
         problem = f'{key} is not set' if weights is None else fetch_on_all_ranks(weights, key)
         if problem is None:
             load_on_all_ranks(self.model, weights, key, self.source.convert)
-            print_log(f'Loaded the teacher from {weights.shown} ({weights.path})', logger='current')
+            which = '' if self.key == TEACHER_KEY else f' {self.key}'  # One of several.
+            print_log(f'Loaded the teacher{which} from {weights.shown} ({weights.path})', logger='current')
         elif self.config.allow_random_teacher:
             print_log(
                 f'{self.config.key}.allow_random_teacher is set and there are no weights ({problem}): distilling from a '
