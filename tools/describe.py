@@ -9,13 +9,13 @@ seconds. The teacher's weights are loaded if they are on this machine, and are r
 import argparse
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 import torch
-from mmengine.analysis import get_model_complexity_info
 from mmengine.logging import MMLogger
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
+from model_costs import MIB, count_patches, student_costs, teacher_costs, weights_memory
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -28,6 +28,7 @@ from serkd_mm.distillers.cache_maker import CacheOptions
 from serkd_mm.distillers.cache_plan import plan_outputs
 from serkd_mm.distillers.cached_teacher import CachedTeacher
 from serkd_mm.distillers.frozen_teacher import FrozenTeacher
+from serkd_mm.distillers.model_parts import backbone_of
 from serkd_mm.distillers.targets import Targets
 from serkd_mm.distillers.teacher_names import SINGLE
 from serkd_mm.errors import one_line_errors
@@ -36,7 +37,6 @@ from serkd_mm.teacher_cache.token_basis import describe_basis
 from serkd_mm.tokenizers import Feature
 
 NUM_IMAGES = 2
-MIB = 2**20
 
 
 def main() -> None:
@@ -164,18 +164,18 @@ def count_saved(model: nn.Module) -> Iterator[dict[int, int]]:
 
 
 def models_table(model: nn.Module) -> Table:
-    """Student and teachers with their size and cost."""
-    table = new_table('Models', 'side', 'model', 'parameters', 'FLOPs', 'input')
+    """Student and teachers with their size and cost; FLOPs of one image, of a teacher also until its last used tap."""
+    columns = ('side', 'model', 'parameters', 'weights', 'FLOPs', 'until the last tap', 'input', 'patches')
+    table = new_table('Models', *columns)
     channels, *student_size = model.input_size
-    sides = {'student': (model.student, student_size, nullcontext())}
+    sides = {'student': (model.student, student_size, student_costs(model.student, model.input_size))}
     for side, teacher in sides_of_teachers(model).items():
-        sides[side] = (teacher.model, teacher.input_size or student_size, teacher.autocast('cpu'))
-    for side, (part, size, autocast) in sides.items():
-        shape = (channels, *size)
-        with autocast:
-            flops = get_model_complexity_info(part, shape, show_table=False, show_arch=False)['flops_str']
-        name = type(getattr(part, 'backbone', part)).__name__
-        table.add_row(side, name, millions(part.parameters()), flops, 'x'.join(map(str, shape)))
+        sides[side] = (teacher.model, teacher.input_size or student_size, teacher_costs(teacher, model.input_size))
+    for side, (part, size, costs) in sides.items():
+        name, shape = type(backbone_of(part) or part).__name__, 'x'.join(map(str, (channels, *size)))
+        table.add_row(
+            side, name, millions(part.parameters()), weights_memory(part), *costs, shape, count_patches(part, size)
+        )
     return table
 
 

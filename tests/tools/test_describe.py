@@ -37,6 +37,8 @@ def test_tables_match_the_model(config):
     models, saved = cells['Models'], cells['Trained and saved']
     assert models['student'][:2] == ['DistilledVisionTransformer', f'{millions(model.student.parameters()):.2f} M']
     assert models['teacher'][:2] == ['VisionTransformer', f'{millions(model.teacher.parameters()):.2f} M']
+    assert models['student'][2] == f'{num_bytes(model.student) / 2**20:.1f} MiB float32'
+    assert models['teacher'][3:] == ['0.35 M', '0.35 M (100 %)', '3x32x32', '16']
     assert cells['Taps']['patches'] == ['backbone.layers[-1]', '18 x 16', 'backbone.layers[-1]', '17 x 24']
     assert cells['Views']['tokens'] == ['PatchTokenizer()', 'IdentityMerger()']
     assert cells['Tokens']['tokens patches'][-2:] == ['16 x 16', '16 x 24']
@@ -97,6 +99,23 @@ def test_repository_configs(name):
             'superpixels stage2': ['49 x 128', '49 x 512'],
             'superpixels stage3': ['49 x 256', '49 x 1024'],
         }
+
+
+def test_the_early_stop_is_shown_with_what_it_saves(config):
+    taps = 'model.teacher.taps.patches=backbone.layers[0]'
+    options = [taps, 'model.losses.loss_kd=None', 'model.student.model.head.distilled_training=False']
+    of_teacher = tables(describe(config, '--cfg-options', *options))['Models']['teacher']
+    flops, early = (float(cell.split()[0]) for cell in of_teacher[3:5])
+    assert early < 0.5 * flops
+    assert of_teacher[4].endswith(f'({100 * early / flops:.0f} %)')
+    layer = 17 * (4 * 24 * 24 + 2 * 24 * 48) + 2 * 17 * 17 * 24  # Projections, FFN and attention of 17 tokens.
+    patches = 16 * 24 * 3 * 8 * 8
+    assert flops * 1e6 == pytest.approx(patches + 3 * layer + 24 * 4, rel=0.01)
+    assert early * 1e6 == pytest.approx(patches + layer, rel=0.01)
+
+
+def num_bytes(model):
+    return sum(value.nbytes for value in (*model.parameters(), *model.buffers()))
 
 
 def millions(tensors):

@@ -3,9 +3,10 @@
     python tools/experiments/zoo.py [--models timm] [--names NAME ...] [--work-dir DIR] [--out FILE]
 
 Each is the teacher of a DeiT-Ti and of a ResNet-18; some of timm are also students of a ResNet-18. The config leaves taps
-and the teacher's input size out, so the defaults are tested. Images have 112 x 112 pixels; a student that does not accept
-these gets its own size. Each model is tested in a separate process. A second start skips those that have been tested.
-Models of the zoo that differ only in their weights are tested once.
+and the teacher's input size out, so the defaults are tested; if they fail, the teacher gets the size that its publisher
+names. Images have 112 x 112 pixels; a student that does not accept these gets its own size. Each model is tested in a
+separate process. A second start skips those that have been tested. Models of the zoo that differ only in their weights are
+tested once.
 """
 
 import argparse
@@ -13,7 +14,8 @@ import json
 import multiprocessing
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,8 @@ STUDENTS = {'DeiT-Ti': 'deit-tiny-distilled_3rdparty_in1k', 'ResNet-18': 'resnet
 TEACHER = 'resnet18_8xb32_in1k'  # of the students of timm
 STEP = """was
 built with random weights and took one SeRKD step. This shows that the parts fit, not how well a student learns.
-Images have {size} pixels; a teacher that does not accept them sees another size, see `teacher.input_size`."""
+Images have {size} pixels; a teacher that does not accept them, or whose grid
+is then smaller than 7x7, sees another size, see `teacher.input_size`."""
 ZOO_PAGE = f"""# mmpretrain's zoo as teachers
 
 Which image classifiers of the zoo can teach a DeiT-Ti and a ResNet-18 if the config leaves the taps out? Each {STEP}
@@ -130,29 +133,45 @@ def attempt(task: Mapping) -> dict:
     """Take a step with each partner of a model; return its default taps, size and family, and the problems."""
     MMLogger.get_current_instance().setLevel('ERROR')
     name, found, problems = task['name'], {}, []
-    for student in STUDENTS if task['role'] == 'teacher' else [name]:
-        try:
-            if task['role'] == 'teacher':
-                found |= teacher_step(name, student)
+    try:
+        source = find_model(name, f'model.{task["role"]}.model')
+        own_size = max(source.image_size or (224,))
+        for student in STUDENTS if task['role'] == 'teacher' else [None]:
+            if student is None:
+                problem = found_or_problem(found, lambda size: student_step(name, size), (IMAGE_SIZE, own_size))
             else:
-                found |= student_step(name)
-        except Exception as error:
-            problems.append(shorten(error))
+                step = partial(teacher_step, name, num_classes_in(source), student)
+                problem = found_or_problem(found, step, (None, own_size))
+            problems += [problem] if problem else []
+    except Exception as error:
+        problems.append(shorten(error))
     return {**found, 'problems': list(dict.fromkeys(problems))}  # Mostly the same for both students.
 
 
-def teacher_step(teacher: str, student: str) -> dict:
+def found_or_problem(found: dict, step: Callable[[int | None], dict], sizes: Sequence[int | None]) -> str | None:
+    """Take a step at the first size at which it works and add what it returns to ``found``, or return the problem."""
+    problem = None
+    for size in sizes:
+        try:
+            found |= step(size)
+            return None
+        except Exception as error:
+            problem = problem or shorten(error)
+    return problem
+
+
+def teacher_step(teacher: str, num_classes: int, student: str, size: int | None) -> dict:
     """Take a step with a teacher.
 
     Args:
         teacher: Name of the model.
+        num_classes: Number of its classes; 0 if it has no class head.
         student: Name in ``STUDENTS``.
+        size: The teacher's input size; None for the default.
 
     Returns:
         The teacher's taps, image size and number of parameters.
     """
-    source = find_model(teacher, 'model.teacher.model')
-    num_classes = num_classes_in(source)
     config = Config.fromfile(PAIR)
     config.model.student.model = ModelHub.get(STUDENTS[student]).config.model
     config.model.student.model.backbone.pop('init_cfg', None)
@@ -163,28 +182,19 @@ def teacher_step(teacher: str, student: str) -> dict:
         config.model.losses.loss_kd = None
         if student == 'DeiT-Ti':  # Without a loss on its second head, both are trained on the labels.
             config.model.student.model.head.update(type='DeiTDistilledClsHead', distilled_training=False)
-    config.model.teacher.model = teacher
+    config.model.teacher.update(model=teacher, input_size=size)
     model = take_step(config, num_classes or 1000, IMAGE_SIZE)
-    size = max(model.teacher.input_size or (IMAGE_SIZE,))
-    return describe(model.teacher.model, model.teacher.taps.paths, size)
+    return describe(model.teacher.model, model.teacher.taps.paths, max(model.teacher.input_size or (IMAGE_SIZE,)))
 
 
-def student_step(student: str) -> dict:
-    """Take a step with a student of timm, at ``IMAGE_SIZE`` or its own size; return what :func:`teacher_step` does."""
-    for size in (IMAGE_SIZE, max(find_model(student, 'model.student.model').image_size)):
-        config = Config.fromfile(PAIR)
-        config.model.student.model = {
-            'type': 'TimmClassifier',
-            'model_name': student.removeprefix('timm:'),
-            'num_classes': 1000,
-        }
-        config.model.teacher.model = TEACHER
-        try:
-            model = take_step(config, 1000, size)
-            return describe(model.student, model.student_taps.paths, size)
-        except Exception as error:
-            problem = error
-    raise problem
+def student_step(student: str, size: int) -> dict:
+    """Take a step with a student of timm at a size; return what :func:`teacher_step` does."""
+    config = Config.fromfile(PAIR)
+    name = student.removeprefix('timm:')
+    config.model.student.model = {'type': 'TimmClassifier', 'model_name': name, 'num_classes': 1000}
+    config.model.teacher.model = TEACHER
+    model = take_step(config, 1000, size)
+    return describe(model.student, model.student_taps.paths, size)
 
 
 def take_step(config: Config, num_classes: int, size: int) -> torch.nn.Module:
