@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ _PATCHES = {
     'model': {
         'CoaT': 'serial_blocks3[-1]',
         'CrossVit': 'blocks[-1].blocks[1]',
+        'EfficientViM': 'stages[0].blocks[-1].ffn',
         'HighResolutionNet': 'incre_modules[2]',
         'TNT': 'norm',
         'VOLO': 'network[-1]',
@@ -141,41 +143,49 @@ def _patches(
         )
     # Half is enough: convolutions without padding leave less than the stride says, and the next stage a quarter.
     enough = 0 if last_block else image_size[0] // _STRIDE * (image_size[1] // _STRIDE) / 2
-    blocks = {module: (path, number) for path, module, number in _blocks(*start, outputs, image_size, enough)}
-    found = [blocks[module] for module in outputs if module in blocks and module not in modified]
-    if not found:
-        raise ConfigError(f'{key} is left out, and no block of {family} returns a grid of features for each image')
-    enough = min(enough, max(number for _, number in found))
-    return [path for path, number in found if number >= enough][-1]
+    for into_vectors in (False, True):
+        search = _BlockSearch(outputs, image_size, enough, into_vectors)
+        blocks = {module: (path, number) for path, module, number in search.walk(*start)}
+        found = [blocks[module] for module in outputs if module in blocks and module not in modified]
+        most = max((number for _, number in found), default=0)
+        if most > 1:
+            return [path for path, number in found if number >= min(max(enough, 2), most)][-1]
+    raise ConfigError(f'{key} is left out, and no block of {family} returns a grid of features for each image')
 
 
-def _blocks(
-    path: str,
-    module: nn.Module,
-    outputs: dict,
-    image_size: tuple[int, int],
-    enough: float,
-    num_extra_tokens: int | None = None,
-) -> Iterator[tuple[str, nn.Module, int]]:
-    """The outermost modules inside a module that return a grid of features, with their paths and numbers of positions."""
-    listed = isinstance(module, (nn.ModuleList, nn.Sequential))
-    known = num_extra_tokens_of(module)
-    num_extra_tokens = num_extra_tokens if known is None else known
-    for index, (name, child) in enumerate(module.named_children()):
-        inside = f'{path}[{index}]' if listed else f'{path}.{name}'.lstrip('.')
-        number = _num_positions(outputs.get(child), image_size, num_extra_tokens)
-        if number > 1 and _may_be_block(child):
-            yield inside, child, number
-        # A sequence of all stages returns the last one's output, which may have fewer positions than wanted. What returns
-        # one vector for each image, such as class attention, reads the blocks and is none.
-        no_block = number <= 1 and not _is_vector(outputs.get(child))
-        if no_block or (number < enough and isinstance(child, nn.Sequential)):
-            yield from _blocks(inside, child, outputs, image_size, enough, num_extra_tokens)
+@dataclass(frozen=True)
+class _BlockSearch:
+    """Search for blocks among the modules of a net.
 
+    Attributes:
+        outputs: The single tensor that each module returned.
+        image_size: Height and width of the images.
+        enough: Number of positions that a block should have.
+        into_vectors: Whether to search inside a module that returns one vector for each image. It mostly reads the blocks, as
+            class attention does.
+    """
 
-def _is_vector(output: torch.Tensor | None) -> bool:
-    """Whether an output is one vector for each image."""
-    return output is not None and (output.ndim == 2 or (output.ndim == 3 and output.shape[1] == 1))
+    outputs: Mapping[nn.Module, torch.Tensor | None]
+    image_size: tuple[int, int]
+    enough: float
+    into_vectors: bool
+
+    def walk(
+        self, path: str, module: nn.Module, num_extra_tokens: int | None = None
+    ) -> Iterator[tuple[str, nn.Module, int]]:
+        """Yield the outermost modules inside a module that return features of each image: path, module, positions."""
+        listed = isinstance(module, (nn.ModuleList, nn.Sequential))
+        known = num_extra_tokens_of(module)
+        num_extra_tokens = num_extra_tokens if known is None else known
+        for index, (name, child) in enumerate(module.named_children()):
+            inside = f'{path}[{index}]' if listed else f'{path}.{name}'.lstrip('.')
+            number = _num_positions(self.outputs.get(child), self.image_size, num_extra_tokens)
+            if number > 0 and _may_be_block(child):
+                yield inside, child, number
+            # A sequence of all stages returns the last one's output, which may have fewer positions than wanted.
+            coarse = number < self.enough and isinstance(child, nn.Sequential)
+            if number == 0 or coarse or (number == 1 and self.into_vectors):
+                yield from self.walk(inside, child, num_extra_tokens)
 
 
 def _may_be_block(module: nn.Module) -> bool:
@@ -186,9 +196,11 @@ def _may_be_block(module: nn.Module) -> bool:
 
 
 def _num_positions(output: torch.Tensor | None, image_size: tuple[int, int], num_extra_tokens: int | None) -> int:
-    """Number of tokens or positions of an image; 0 if the output is not a grid of features."""
-    if output is None or output.ndim not in (3, 4) or output.shape[0] != _NUM_IMAGES:
+    """Number of tokens or positions of an image, 1 for a single vector; 0 if the output is not features of each image."""
+    if output is None or output.ndim not in (2, 3, 4) or output.shape[0] != _NUM_IMAGES:
         return 0
+    if output.ndim == 2:
+        return 1
     try:
         grid = GridTokenizer()(Feature(output, image_size, num_extra_tokens))
     except ValueError:  # Not every module of a transformer has its extra tokens.

@@ -36,13 +36,13 @@ PAIR = ROOT / 'configs' / 'serkd' / '_base_' / 'any_pair.py'
 IMAGE_SIZE = 112
 STUDENTS = {'DeiT-Ti': 'deit-tiny-distilled_3rdparty_in1k', 'ResNet-18': 'resnet18_8xb32_in1k'}
 TEACHER = 'resnet18_8xb32_in1k'  # of the students of timm
-STEP = """was
-built with random weights and took one SeRKD step. This shows that the parts fit, not how well a student learns.
-Images have {size} pixels; a teacher that does not accept them, or whose grid
-is then smaller than 7x7, sees another size, see `teacher.input_size`."""
+STEP = """Each was built with random weights and took one SeRKD step. This shows that the parts fit, not how well a student
+learns. Images have {size} pixels; a teacher that does not accept them, or whose grid is then smaller than 7x7, sees
+another size, see `teacher.input_size`."""
 ZOO_PAGE = f"""# mmpretrain's zoo as teachers
 
-Which image classifiers of the zoo can teach a DeiT-Ti and a ResNet-18 if the config leaves the taps out? Each {STEP}
+Which image classifiers of the zoo can teach a DeiT-Ti and a ResNet-18 if the config leaves the taps out?
+{STEP}
 
 {{teacher_share}}, {{teachers}} of which differ in more than their weights;
 `python tools/experiments/zoo.py`, {{about}}.
@@ -51,10 +51,11 @@ Which image classifiers of the zoo can teach a DeiT-Ti and a ResNet-18 if the co
 TIMM_PAGE = f"""# Models of timm as teachers and students
 
 Which architectures of timm (`model='timm:NAME'`) can teach a DeiT-Ti and a ResNet-18 if the config leaves the taps out?
-Each {STEP}
+{STEP}
 A model without a class head is distilled without `loss_kd`.
 
-{{teacher_share}} as teachers, of {{families}} families (timm's modules); {{student_share}} as students of a ResNet-18;
+{{teacher_share}} as teachers, of {{families}} families (timm's modules);
+{{student_share}} as students of a ResNet-18;
 `python tools/experiments/zoo.py --models timm`, {{about}}.
 
 """
