@@ -161,8 +161,8 @@ class _BlockSearch:
         outputs: The single tensor that each module returned.
         image_size: Height and width of the images.
         enough: Number of positions that a block should have.
-        into_vectors: Whether to search inside a module that returns one vector for each image. It mostly reads the blocks, as
-            class attention does.
+        into_vectors: Whether to search inside a module that returns one vector for each image. Mostly it reads the blocks,
+            as class attention does.
     """
 
     outputs: Mapping[nn.Module, torch.Tensor | None]
