@@ -22,6 +22,8 @@ _STRIDE = 16
 # More leading tokens than this cannot be class or distillation tokens.
 _MAX_EXTRA_TOKENS = 8
 _NUM_IMAGES = 2
+# A sequence of so many resolutions is no stage.
+_MIN_STAGES = 3
 # What may come after the last block and is none.
 _NO_BLOCKS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.Identity, nn.modules.dropout._DropoutNd)
 # Nets whose last block with enough positions is not the right one, by where the model keeps them: it is class attention, an
@@ -173,7 +175,7 @@ class _BlockSearch:
     def walk(
         self, path: str, module: nn.Module, num_extra_tokens: int | None = None
     ) -> Iterator[tuple[str, nn.Module, int]]:
-        """Yield the outermost modules inside a module that return features of each image: path, module, positions."""
+        """Yield path and number of positions of the outermost modules inside a module that return features of each image."""
         listed = isinstance(module, (nn.ModuleList, nn.Sequential))
         known = num_extra_tokens_of(module)
         num_extra_tokens = num_extra_tokens if known is None else known
@@ -182,10 +184,14 @@ class _BlockSearch:
             number = _num_positions(self.outputs.get(child), self.image_size, num_extra_tokens)
             if number > 0 and _may_be_block(child):
                 yield inside, child, number
-            # A sequence of all stages returns the last one's output, which may have fewer positions than wanted.
-            coarse = number < self.enough and isinstance(child, nn.Sequential)
-            if number == 0 or coarse or (number == 1 and self.into_vectors):
+            if number == 0 or self._holds_stages(child, number) or (number == 1 and self.into_vectors):
                 yield from self.walk(inside, child, num_extra_tokens)
+
+    def _holds_stages(self, module: nn.Module, number: int) -> bool:
+        """Whether a module with too few positions is a sequence of stages; a stage alone halves the resolution once."""
+        if number >= self.enough or not isinstance(module, nn.Sequential):
+            return False
+        return len({_num_positions(self.outputs.get(child), self.image_size, None) for child in module}) >= _MIN_STAGES
 
 
 def _may_be_block(module: nn.Module) -> bool:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..config_errors import ConfigError, check_boolean
+from .model_parts import backbone_of
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,12 @@ class ExecutionOptions:
         """
         if self.compile is None:
             return
-        if not isinstance(getattr(model, 'backbone', None), nn.Module):
+        backbone = backbone_of(model)
+        if backbone is None:
             raise ConfigError(f'{self.key}.compile: {type(model).__name__} has no backbone to compile')
-        _replace_numpy_scalars(model.backbone)
+        _replace_numpy_scalars(backbone)
         try:
-            _compile(model.backbone, set(tapped), self.compile, f'{self.key}.compile')
+            _compile(backbone, set(tapped), self.compile, f'{self.key}.compile')
         except (TypeError, RuntimeError) as error:
             raise ConfigError(f'{self.key}.compile={self.compile}: {error}') from error
 
