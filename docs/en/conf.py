@@ -41,6 +41,7 @@ SHOWN_FILES = {
     'results/operations': 'tools/benchmarks/results/README.md',
     'results/paper_tables': 'configs/serkd/README.md',
     'results/teachers': 'configs/serkd/zoo.md',
+    'results/timm_models': 'configs/serkd/timm.md',
 }
 _LINK = re.compile(r'(?<=\]\()(?!\w+:|#|/)([^)#\s]+)')
 

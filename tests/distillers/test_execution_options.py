@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from builders import CONFIGS, PREPROCESSOR, build_distiller, distiller_config, images, labels, training_config
+from builders import CONFIGS, PREPROCESSOR, Graphs, build_distiller, distiller_config, images, labels, training_config
 from mmengine.config import Config
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
@@ -13,17 +13,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from serkd_mm.config_errors import ConfigError
 from serkd_mm.ops import squared_distances
-
-
-class Graphs:
-    """A backend of torch.compile that runs each graph unchanged and counts the graphs."""
-
-    def __init__(self):
-        self.count = 0
-
-    def __call__(self, graph, _inputs):
-        self.count += 1
-        return graph.forward
 
 
 class NoHostSynchronization(TorchDispatchMode):

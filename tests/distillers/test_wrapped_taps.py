@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from builders import NUM_CLASSES, build_distiller, distiller_config, images, labels
+from builders import NUM_CLASSES, Graphs, build_distiller, distiller_config, images, labels
 from mmpretrain.registry import MODELS
 
 from serkd_mm.config_errors import ConfigError
@@ -104,6 +104,18 @@ def test_a_teacher_without_a_class_head_names_the_losses_that_read_logits():
     assert model.teacher.taps.paths == dict(patches='model.blocks')
     losses = model.train()(images(), labels(), mode='loss')
     assert set(losses) == {'loss_cls', 'loss_feat', 'loss_rd', 'loss_ra'}
+
+
+def test_nets_of_timm_are_compiled_in_parts_between_the_taps():
+    pytest.importorskip('timm')
+    graphs = Graphs()
+    settings = dict(teacher__model=dict(HEADLESS, num_classes=NUM_CLASSES), teacher__taps=None)
+    plain = build_distiller(**settings)
+    compiled = build_distiller(**settings, teacher__compile=dict(backend=graphs))
+    assert graphs.count == 0
+    losses = [model.train()(images(), labels(), mode='loss') for model in (plain, compiled)]
+    assert graphs.count >= 2
+    torch.testing.assert_close(*losses)
 
 
 def test_tokens_in_another_order_than_the_image_are_refused():

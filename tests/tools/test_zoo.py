@@ -1,6 +1,7 @@
 """tools/experiments/zoo.py: the table of teachers from the zoo of mmpretrain."""
 
 import json
+import re
 
 import pytest
 from builders import CONFIGS, REPOSITORY, run_python
@@ -42,3 +43,31 @@ def test_counts_of_the_published_table():
     assert working >= 0.9 * models
     assert f'{working} of the {models} entries' in (REPOSITORY / 'README.md').read_text()
     assert not any('/site-packages' in line for line in lines)
+
+
+def test_counts_of_the_published_table_of_timm():
+    page = (CONFIGS / 'serkd' / 'timm.md').read_text()
+    teachers, students = (
+        [[cell.strip() for cell in line.split('|')[1:-1]] for line in part.splitlines() if line.startswith('|')][2:]
+        for part in page.split('Students,')
+    )
+    for rows, role in ((teachers, 'as teachers'), (students, 'as students')):
+        working = [row for row in rows if row[-1] == 'yes']
+        assert f'**{len(working)} of {len(rows)} models work** ({100 * len(working) / len(rows):.1f} %) {role}' in page
+        assert len({row[0] for row in rows}) == len(rows)
+    assert len({row[1] for row in teachers if row[-1] == 'yes'}) == int(re.search(r'of (\d+) families', page)[1]) >= 25
+    assert len(teachers) >= 60
+    assert len(students) >= 15
+    assert f'{len(teachers)} architectures of timm' in (REPOSITORY / 'docs/en/advanced_guides/reliability.md').read_text()
+
+
+@pytest.mark.slow
+def test_models_of_timm_as_teachers_and_students(tmp_path):
+    paths = ['--work-dir', tmp_path / 'work', '--out', tmp_path / 'timm.md']
+    names = ['resnet18', 'hiera_tiny_224']
+    printed = run_python('tools/experiments/zoo.py', '--models', 'timm', '--names', *names, *paths)
+    assert 'student timm:resnet18: model.layer3, works' in printed
+    page = (tmp_path / 'timm.md').read_text()
+    assert '**1 of 2 models work** (50.0 %) as teachers' in page
+    assert page.count('| resnet18 | resnet | 11.7 | `model.layer3` | `model` | 112 | yes |') == 2
+    assert "| hiera_tiny_224 | - | - | - | - | - | model.teacher.taps is left out, and Hiera's blocks" in page
