@@ -64,10 +64,8 @@ def test_counts_of_the_published_table_of_timm():
 @pytest.mark.slow
 def test_models_of_timm_as_teachers_and_students(tmp_path):
     paths = ['--work-dir', tmp_path / 'work', '--out', tmp_path / 'timm.md']
-    names = ['resnet18', 'hiera_tiny_224']
-    printed = run_python('tools/experiments/zoo.py', '--models', 'timm', '--names', *names, *paths)
+    printed = run_python('tools/experiments/zoo.py', '--models', 'timm', '--names', 'resnet18', *paths)
     assert 'student timm:resnet18: model.layer3, works' in printed
     page = (tmp_path / 'timm.md').read_text()
-    assert '**1 of 2 models work** (50.0 %) as teachers' in page
+    assert '**1 of 1 models work** (100.0 %) as teachers' in page
     assert page.count('| resnet18 | resnet | 11.7 | `model.layer3` | `model` | 112 | yes |') == 2
-    assert "| hiera_tiny_224 | - | - | - | - | - | model.teacher.taps is left out, and Hiera's blocks" in page
