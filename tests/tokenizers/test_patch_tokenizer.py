@@ -54,3 +54,12 @@ def test_feature_maps_and_negative_numbers_raise():
 def test_teacher_has_the_same_tokenizer():
     tokenizer = PatchTokenizer()
     assert tokenizer.for_teacher() is tokenizer
+
+
+def test_a_square_image_has_a_square_grid():
+    # Of 14 x 14 patches without a class token, one less would be 13 x 15.
+    tokens = torch.zeros(2, 196, 5)
+    assert PatchTokenizer()(Feature(tokens, (224, 224), 0)).shape == (2, 5, 14, 14)
+    with pytest.raises(ValueError, match='196 tokens, 1 of them extra, do not form a grid'):
+        PatchTokenizer()(Feature(tokens, (224, 224), 1))
+    assert PatchTokenizer()(Feature(tokens, (208, 240), 1)).shape == (2, 5, 13, 15)
