@@ -13,7 +13,8 @@ from ..config_errors import ConfigError
 class StrategyHook(Hook):
     """Refuse, before the first iteration, ways to train that would fail later or lose precision silently.
 
-    These are optimizers that update weights in half precision, DeepSpeed, and FSDP without :class:`StudentFSDPStrategy`.
+    These are optimizers that update weights in half precision, DeepSpeed, FSDP without :class:`StudentFSDPStrategy`, and
+    FSDP of parts of a student that is trained without labels.
     """
 
     priority = 'VERY_HIGH'
@@ -35,6 +36,12 @@ class StrategyHook(Hook):
                 raise ConfigError(
                     'the model is sharded by FSDP, whose checkpoints would not be plain students. Use '
                     "runner_type='FlexibleRunner' and strategy=dict(type='StudentFSDPStrategy')"
+                )
+            parts = FullyShardedDataParallel.fsdp_modules(runner.model)
+            if getattr(runner.model.module, 'label_free', False) and len(parts) > 1:
+                raise ConfigError(
+                    'strategy.model_wrapper.auto_wrap_policy shards parts of the student, and FSDP fails for a part whose '
+                    'output reaches no loss, as without labels (model.losses.loss_cls=None). Remove it, or train with DDP'
                 )
             if any(isinstance(hook, EMAHook) for hook in runner.hooks):
                 raise ConfigError(

@@ -52,6 +52,8 @@ def run_rank(rank, folder, root):
     train(root, folder / 'bfloat16', BFLOAT16)
     with pytest.raises(ConfigError, match='StudentFSDPStrategy'):
         train(root, folder / 'refused', dict(FSDP, type='FSDPStrategy', model_wrapper=dict(device_id='cpu')))
+    with pytest.raises(ConfigError, match='auto_wrap_policy shards parts'):
+        train(root, folder / 'label_free', FSDP, **{'model.losses.loss_cls': None, 'model.losses.loss_kd': None})
     with pytest.raises(ConfigError, match='EMAHook'):
         train(root, folder / 'ema', FSDP, custom_hooks=[dict(type='StrategyHook'), dict(type='EMAHook')])
     distributed.barrier()
