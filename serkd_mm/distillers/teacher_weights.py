@@ -85,16 +85,16 @@ def _fetch(file: File, stop: Event) -> str | None:
 
 
 def _load(model: nn.Module, file: File, key: str, convert: Convert | None) -> int:
-    """Load a checkpoint, which must hold every weight of the model and nothing else; return a checksum of the weights."""
+    """Load a checkpoint, which must hold every weight of the model and nothing else; return a checksum of the file's."""
     where = f'{key}={file.shown!r}'
     try:
         content = read_checkpoint(file.path, f'{where} (in {file.path})' if file.is_url else where)
     except CheckpointError as error:
         advice = f'. Delete {file.path} to download it again' if file.is_url else ''
         raise ConfigError(f'{error}{advice}') from error
-    state_dict = read_state_dict(content, where)
+    state_dict = content = read_state_dict(content, where)
     if convert is not None:
-        state_dict = convert(state_dict, model, where)
+        state_dict = convert(content, model, where)
     check_weights(state_dict, model, where)
     try:
         missing, unexpected = model.load_state_dict(state_dict, strict=False)
@@ -106,13 +106,14 @@ def _load(model: nn.Module, file: File, key: str, convert: Convert | None) -> in
             f'{where} does not match the model. {_listed("Missing", missing)} {_listed("Unexpected", unexpected)} '
             f'{_advice(key)}'
         )
-    return _checksum(model.state_dict())
+    # Not of the model: a student may keep a head of its own, which differs between ranks until DDP has sent it.
+    return _checksum(content)
 
 
 def _checksum(state_dict: Mapping[str, torch.Tensor]) -> int:
     """A checksum of all values, the same on any machine."""
     checksum = 0
-    for value in state_dict.values():
+    for _, value in sorted(state_dict.items()):
         checksum = zlib.crc32(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy(), checksum)
     return checksum
 
