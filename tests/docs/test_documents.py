@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 from builders import (
@@ -27,6 +28,7 @@ from mmengine.config import Config
 from mmengine.fileio import load
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
+from sklearn.datasets import load_sample_image
 
 import serkd_mm
 from serkd_mm.analysis import RunLog
@@ -113,6 +115,23 @@ def test_page_on_training_without_the_teacher_runs_as_written(tmp_path):
         with_teacher = [value for _, value in live.term(name)]
         assert [value for _, value in cached.term(name)] == pytest.approx(with_teacher, rel=2e-2), name
         assert len(with_teacher) == 6
+
+
+@pytest.mark.slow
+def test_page_on_teachers_runs_as_written(tmp_path):
+    clone = copy_repository(tmp_path / 'clone')
+    cv2.imwrite(str(clone / 'flower.jpg'), load_sample_image('flower.jpg')[..., ::-1])
+    output = run_page('teachers.md', clone)
+    assert "Wrote checkpoints/efficientnet-lite0.pth: model='timm:tf_efficientnet_lite0'" in output
+    assert "The teacher's weights: checkpoints/efficientnet-lite0.pth" in output
+    assert cv2.imread(str(clone / 'work_dirs' / 'superpixels' / 'flower.png')).std() > 10
+    for name, classes in {'no_head': None, 'pets': 4}.items():
+        model = Config.fromfile(clone / 'configs' / 'mine' / f'{name}.py').model
+        model.teacher.update(checkpoint=None, allow_random_teacher=True)
+        built = MODELS.build(model)
+        assert {'loss_rd', 'loss_ra', 'loss_feat'} <= set(built.distill.losses)
+        assert ('loss_kd' in built.distill.losses) == (classes is not None)
+        assert classes is None or built.teacher(images(size=224))['logits'].tensor.shape == (4, classes)
 
 
 def test_custom_loss_and_merger_of_the_page_on_extending_work(tmp_path, monkeypatch):
