@@ -17,7 +17,7 @@ def test_python_tool_has_help_and_refuses_unknown_flags(tool, monkeypatch, capsy
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tool.parent)
     monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')
-    for arguments, status in ((['--help'], 0), (['x', 'y', '--no-such-flag'], 2)):
+    for arguments, status in ((['--help'], 0), (['x', 'y', 'z', '--no-such-flag'], 2)):
         monkeypatch.setattr(sys, 'argv', [str(tool), *arguments])
         with pytest.raises(SystemExit) as ended:
             runpy.run_path(str(tool), run_name='__main__')
