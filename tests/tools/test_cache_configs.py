@@ -69,6 +69,7 @@ def test_config_that_imports_its_types_trains_from_its_cache(place, tmp_path, mo
     cache_teacher(monkeypatch, place / 'relations.py', '--out', tmp_path, '--views', 1)
 
 
+@pytest.mark.slow
 def test_training_without_labels_reads_a_cache(place, tmp_path, monkeypatch):
     pytest.importorskip('timm')
     config = unlabeled_config(place / 'images', tmp_path / 'work', **{'train_cfg.max_epochs': 1})
