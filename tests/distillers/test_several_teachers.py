@@ -15,7 +15,7 @@ from builders import (
     distiller_config,
     images,
     labels,
-    run_python,
+    run_forked,
     run_ranks,
     training_config,
 )
@@ -273,7 +273,7 @@ def test_a_training_with_several_teachers_resumes_and_is_evaluated_without_them(
 @pytest.mark.slow
 def test_describe_has_a_row_for_each_teacher(tmp_path):
     pair_training(tmp_path, tmp_path / 'work').dump(tmp_path / 'config.py')
-    page = run_python('tools/describe.py', tmp_path / 'config.py', COLUMNS='180')
+    page = run_forked('tools/describe.py', tmp_path / 'config.py', COLUMNS='180')
     lines = [' '.join(line.split()) for line in page.splitlines()]
     for start in (
         'teacher dino VisionTransformer',

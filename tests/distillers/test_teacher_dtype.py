@@ -13,7 +13,7 @@ from builders import (
     distiller_config,
     images,
     labels,
-    run_python,
+    run_forked,
     training_config,
 )
 from mmengine.runner import Runner
@@ -143,6 +143,6 @@ def test_training_with_ema_shares_the_stored_teacher(image_root, tmp_path):
 @pytest.mark.slow
 def test_describe_shows_the_smaller_teacher():
     config = CONFIGS / 'serkd' / 'deit-ti_mae-b.py'  # In float32 the teacher takes 327 MiB.
-    out = run_python('tools/describe.py', config, '--cfg-options', 'model.teacher.dtype=bfloat16')
+    out = run_forked('tools/describe.py', config, '--cfg-options', 'model.teacher.dtype=bfloat16')
     millions, mib = (float(re.search(pattern, out)[1]) for pattern in (r'teacher .*? ([\d.]+) M ', r'teacher +(\d+) *\n'))
     assert mib == pytest.approx(2 * millions * 1e6 / 2**20, rel=0.01)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from builders import STUDENT, build_distiller, run_python, training_config
+from builders import STUDENT, build_distiller, run_forked, training_config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
@@ -80,7 +80,7 @@ def test_averaged_weights_are_evaluated(image_root, tmp_path):
 def test_tool_refuses_an_empty_checkpoint_in_one_line(image_root, tmp_path):
     training_config(image_root, tmp_path / 'work').dump(tmp_path / 'config.py')
     torch.save(dict(state_dict={}, meta={}), tmp_path / 'empty.pth')
-    output = run_python('tools/test.py', tmp_path / 'config.py', tmp_path / 'empty.pth', succeed=False)
+    output = run_forked('tools/test.py', tmp_path / 'config.py', tmp_path / 'empty.pth', succeed=False)
     assert f"error: '{tmp_path}/empty.pth' holds 0 entries, but not " in output.splitlines()[-1]
     assert 'Traceback' not in output
 

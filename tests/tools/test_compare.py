@@ -5,7 +5,7 @@ from statistics import mean
 
 import cv2
 import pytest
-from builders import run_python, training_config
+from builders import run_forked, training_config
 from mmengine.runner import Runner
 
 from serkd_mm.analysis import RunLog
@@ -60,7 +60,7 @@ def test_damaged_lines_are_counted_and_skipped(tmp_path):
 
 
 def compare(*arguments, succeed=True):
-    return run_python('tools/compare.py', *arguments, succeed=succeed)
+    return run_forked('tools/compare.py', *arguments, succeed=succeed)
 
 
 @pytest.mark.slow

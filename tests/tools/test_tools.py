@@ -10,7 +10,7 @@ import cv2
 import mmpretrain
 import pytest
 import torch
-from builders import REPOSITORY, Command, training_config, write_images
+from builders import REPOSITORY, Command, run_forked, training_config, write_images
 from builders import run_command as run
 from mmengine.config import Config
 from sklearn.datasets import load_sample_images
@@ -207,7 +207,7 @@ def test_checkpoint_that_would_run_code_is_rejected(way, image_root, tmp_path):
     tool, *rest = arguments[way]
     if way == 'teacher':
         rest.append('model.teacher.allow_random_teacher=False')
-    output = run(sys.executable, TOOLS / tool, *rest, succeed=False)
+    output = run_forked(TOOLS / tool, *rest, succeed=False)
     assert not trap.exists()
     assert 'model.teacher.checkpoint=' in output if way == 'teacher' else 'Weights only load failed' in output
 
@@ -221,7 +221,7 @@ def test_unreadable_checkpoint_is_reported_by_name(way, damage, message, image_r
         torch.save(dict(state_dict={'weight': torch.zeros(10000)}), checkpoint)
         checkpoint.write_bytes(checkpoint.read_bytes()[:20000])
     arguments = ['test.py', config, checkpoint] if way == 'test' else ['train.py', config, '--resume', checkpoint]
-    output = run(sys.executable, TOOLS / arguments[0], *arguments[1:], succeed=False)
+    output = run_forked(TOOLS / arguments[0], *arguments[1:], succeed=False)
     assert f'{"load_from=" if way == "test" else "--resume "}{str(checkpoint)!r}' in output
     assert message in output
     assert not list((tmp_path / 'work').glob('*.pth'))
@@ -234,7 +234,7 @@ def test_damaged_last_checkpoint_is_reported_and_kept(image_root, tmp_path):
     checkpoint = tmp_path / 'work' / 'epoch_1.pth'
     checkpoint.write_bytes(b'PK')
     (tmp_path / 'work' / 'last_checkpoint').write_text(str(checkpoint))
-    output = run(sys.executable, TOOLS / 'train.py', tmp_path / 'config.py', '--resume', succeed=False)
+    output = run_forked(TOOLS / 'train.py', tmp_path / 'config.py', '--resume', succeed=False)
     assert f"--resume finds '{checkpoint}'" in output
     assert 'is it complete?' in output
     assert checkpoint.read_bytes() == b'PK'

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from builders import build_distiller, cnn_distiller_config, distiller_config, images, run_python, training_config
+from builders import build_distiller, cnn_distiller_config, distiller_config, images, run_forked, training_config
 from mmengine.runner import Runner
 
 from serkd_mm.config_errors import ConfigError
@@ -145,7 +145,7 @@ def test_the_tool_draws_a_folder_with_and_without_a_checkpoint(image_root, tmp_p
     checkpoint = tmp_path / 'work' / 'epoch_1.pth'
     # Two folders hold images of the same name, as in a validation set.
     for name, arguments in {'plain': [image_root], 'trained': [checkpoint, folder], 'one': [picture]}.items():
-        run_python(*tool, *arguments, '--out-dir', tmp_path / name)
+        run_forked(*tool, *arguments, '--out-dir', tmp_path / name)
     written = {name: sorted(tmp_path.glob(f'{name}/**/*.png')) for name in ('plain', 'trained', 'one')}
     assert [path.relative_to(tmp_path / 'plain') for path in written['plain']] == [
         path.relative_to(image_root).with_suffix('.png') for path in sorted(image_root.glob('*/*.jpg'))
@@ -159,6 +159,6 @@ def test_the_tool_draws_a_folder_with_and_without_a_checkpoint(image_root, tmp_p
     )
     assert plain.shape == trained.shape
     assert (plain != trained).any()
-    assert 'neither a picture nor a folder' in run_python(*tool, tmp_path / 'none', succeed=False)
+    assert 'neither a picture nor a folder' in run_forked(*tool, tmp_path / 'none', succeed=False)
     (tmp_path / 'broken.jpg').write_bytes(b'')
-    assert f'{tmp_path}/broken.jpg: ' in run_python(*tool, tmp_path / 'broken.jpg', succeed=False).splitlines()[-1]
+    assert f'{tmp_path}/broken.jpg: ' in run_forked(*tool, tmp_path / 'broken.jpg', succeed=False).splitlines()[-1]
