@@ -97,8 +97,10 @@ class FrozenTeacher(nn.Module):
         # The teacher follows the images, not the distiller, so a copy of the distiller on another device does not move it.
         # Images for a student in half precision do not convert its weights; float64 does.
         dtype = torch.promote_types(self.renormalize.scale.dtype, inputs.dtype)
-        if (self.renormalize.scale.device, self.renormalize.scale.dtype) != (inputs.device, dtype):
-            self.to(inputs.device, dtype)
+        if self.renormalize.scale.device != inputs.device:
+            self.to(inputs.device)  # Without a dtype: weights that are stored in half precision stay so.
+        if self.renormalize.scale.dtype != dtype:
+            self.to(dtype)
         inputs = inputs.to(dtype)
         if self.input_size not in (None, tuple(inputs.shape[-2:])):
             inputs = F.interpolate(inputs, self.input_size, mode='bicubic', antialias=True)

@@ -112,6 +112,15 @@ def test_images_in_half_precision_do_not_convert_the_teacher(dtype):
     assert model.teacher(images())['logits'].tensor.dtype == torch.float32
 
 
+def test_a_stored_teacher_keeps_its_dtypes_on_another_device():
+    teacher = build_distiller(teacher__dtype='bfloat16').teacher
+    dtypes = [weight.dtype for weight in teacher.parameters()]
+    teacher.own_images(images().to('meta'))
+    assert {weight.device.type for weight in teacher.parameters()} == {'meta'}
+    assert [weight.dtype for weight in teacher.parameters()] == dtypes
+    assert torch.bfloat16 in dtypes
+
+
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
