@@ -127,11 +127,16 @@ def log_left_out(state_dict: Mapping[str, torch.Tensor], converted: Mapping[str,
         converted: The weights in the names and shapes of the model; nothing is missing.
         where: Start of the message.
     """
-    found = {_value_of(value) for value in converted.values()}
-    names = [name for name, value in state_dict.items() if name not in converted and _value_of(value) not in found]
+    names = left_out(state_dict, converted)
     if names:
         shown = f'{", ".join(names[:8])}{", ..." if len(names) > 8 else ""}'
         print_log(f'{where}: changed or left out by the conversion: {shown}', logger='current')
+
+
+def left_out(weights: Mapping[str, torch.Tensor], others: Mapping[str, torch.Tensor]) -> list[str]:
+    """Return the names of weights that are neither by name nor by value among others."""
+    found = {_value_of(value) for value in others.values()}
+    return [name for name, value in weights.items() if name not in others and _value_of(value) not in found]
 
 
 def _value_of(value: torch.Tensor) -> tuple[int, str]:

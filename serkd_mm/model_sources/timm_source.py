@@ -1,5 +1,6 @@
 """Models of timm, named ``'timm:<name>'`` or given by a dict of mmpretrain's ``TimmClassifier``."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +11,10 @@ from mmengine.logging import print_log
 from torch import nn
 
 from ..config_errors import ConfigError, suggest
+from ..seeding import seeded
 from .extras import import_optional
 from .hub_file import HubFile
-from .model_source import ADVICE, ModelSource, log_left_out, same_shapes
+from .model_source import ADVICE, ModelSource, left_out, log_left_out, same_shapes
 from .weights_file import WeightsFile, published_hash
 
 TIMM_TYPES = ('TimmClassifier',)
@@ -104,24 +106,41 @@ class TimmSource(ModelSource):
         settings = {name: value for name, value in self.config.items() if name not in _WRAPPER_SETTINGS}
         # timm drops a classifier without a word where the number of classes differs: so it must not see a difference.
         overlay = {**settings.pop('pretrained_cfg_overlay', {}), 'num_classes': model.model.num_classes}
-        create_model = import_optional('timm', where).create_model
+        pretrained = {'pretrained': True, 'pretrained_cfg_overlay': {**overlay, 'state_dict': dict(state_dict)}}
         try:
-            net = create_model(
-                **settings,
-                pretrained=True,
-                pretrained_strict=True,
-                pretrained_cfg_overlay={**overlay, 'state_dict': dict(state_dict)},
-            )
-        except TypeError as error:
-            if 'pretrained_strict' not in str(error):
-                raise
-            # Its builder decides itself, and some decide that weights may be missing.
-            raise ConfigError(f'{where} is not in the names of {self._shown_model}, and timm does not convert it') from error
+            converted = self._created(**settings, **pretrained)
         except Exception as error:  # timm's converters raise many kinds of errors for weights of another model.
             raise ConfigError(f'{where} does not match {self._shown_model}: {_one_line(error)}') from error
-        converted = net.state_dict()
+        # Some of timm's builders decide that weights may be missing, and do not say which were.
+        if unknown := left_out(converted, state_dict):
+            fresh = self._created(**settings)
+            self._check_loaded([name for name in unknown if torch.equal(converted[name], fresh[name])], fresh, where)
         log_left_out(state_dict, converted, where)
         return converted
+
+    def _created(self, **settings) -> dict[str, torch.Tensor]:
+        """The state dict of a model of timm; what is random in it is the same each time."""
+        with seeded(0):
+            return import_optional('timm', self.shown).create_model(**settings).state_dict()
+
+    def _check_loaded(self, names: list[str], fresh: dict[str, torch.Tensor], where: str) -> None:
+        """Report what no weight of a file was loaded into. What starts as a constant does nothing yet: most are norms.
+
+        Raises:
+            ConfigError: Some of it is random.
+        """
+        names = [name for name in names if fresh[name].is_floating_point()]
+        random = [name for name in names if fresh[name].min() != fresh[name].max()]
+        if random:
+            raise ConfigError(
+                f'{where} does not match {self._shown_model}: missing ({len(random)}): {", ".join(random[:8])}'
+            )
+        if names:
+            print_log(
+                f'{where} has no {", ".join(names[:8])}{", ..." if len(names) > 8 else ""}, which keep their initial values',
+                logger='current',
+                level=logging.WARNING,
+            )
 
     def _without_head(self, state_dict: dict[str, torch.Tensor], where: str) -> dict[str, torch.Tensor]:
         """The weights without those of the classifier, for a model that is built without one."""

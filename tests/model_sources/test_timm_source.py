@@ -136,6 +136,43 @@ def test_the_publisher_s_names_are_converted_and_what_is_left_out_is_logged(logg
     assert any('changed or left out by the conversion: mask_token' in message for message in logged)
 
 
+TINY = dict(type='TimmClassifier', depth=1, embed_dim=24, num_heads=2)
+CONVNEXT = dict(type='TimmClassifier', model_name='convnextv2_atto.fcmae', depths=[1] * 4, dims=[8] * 4)
+DLA = dict(type='TimmClassifier', model_name='dla46_c')
+
+
+def test_weights_that_a_builder_of_timm_would_leave_random_are_refused():
+    """timm loads each file into a model of SigLIP with average pooling, also one without some of the layers."""
+    source = find_model(dict(TINY, model_name='vit_base_patch16_siglip_gap_224'), KEY)
+    model = source.build(KEY)
+    weights = {name: value for name, value in model.model.state_dict().items() if '.mlp.' not in name}
+    before = torch.get_rng_state()
+    with pytest.raises(ConfigError, match=r'does not match timm:.*missing \(2\): .*mlp\.fc1\.weight'):
+        source.convert(weights, model, 'the file')
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ('config', 'without', 'more', 'message'),
+    [
+        (CONVNEXT, 'head.norm.', None, 'the file has no head.norm.weight, head.norm.bias, which keep their initial values'),
+        (DLA, None, 'level3.project.0.weight', 'left out by the conversion: level3.project.0.weight'),
+    ],
+    ids=['without the last norm', 'with layers that are not used'],
+)
+def test_what_timm_s_own_files_lack_or_have_in_addition_is_logged(config, without, more, message, logged):
+    source = find_model(config, KEY)
+    model = source.build(KEY)
+    trained = {name: torch.rand_like(value.float()).to(value) for name, value in model.model.state_dict().items()}
+    weights = {name: value for name, value in trained.items() if without is None or not name.startswith(without)}
+    if more is not None:
+        weights[more] = torch.full((3,), 7.0)
+    converted = source.convert(weights, model, 'the file')
+    assert all(torch.equal(converted[name], trained[name]) for name in converted if name in weights)
+    assert converted.keys() == trained.keys()
+    assert any(message in text for text in logged)
+
+
 def test_a_model_without_a_head_takes_the_file_of_one_with_it(net, checkpoint, logged):
     teacher = teacher_of(dict(type='TimmClassifier', model_name=NAME, num_classes=0), checkpoint, size=160)
     assert torch.equal(teacher.model.model.norm.bias, net.norm.bias)
