@@ -1,5 +1,6 @@
 """Models of Hugging Face, named ``'hf:<name>'`` or given by a dict of a type that wraps one."""
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,17 @@ from .hugging_face_model import is_classifier, net_settings
 from .model_source import ModelSource, same_shapes
 from .weights_file import WeightsFile
 
+# Settings of image processors that say how values of pixels change.
+_VALUES = (
+    'do_rescale',
+    'rescale_factor',
+    'rescale_offset',
+    'do_normalize',
+    'image_mean',
+    'image_std',
+    'include_top',
+    'do_flip_channel_order',
+)
 HUGGING_FACE_TYPES = ('HuggingFaceClassifier', 'HuggingFaceModel')
 
 
@@ -69,7 +81,7 @@ class HuggingFaceSource(ModelSource):
         if config.get('data_preprocessor') is not None:
             return cls(config, shown=shown, name=name)
         processor = read_image_processor(name, where)
-        return cls(config, _preprocessor(processor), image_size=_image_size(processor), shown=shown, name=name)
+        return cls(config, _preprocessor(processor, where), image_size=_image_size(processor), shown=shown, name=name)
 
     def published_weights(self, key: str) -> WeightsFile | HubFile:
         """Return the file of the repository or folder, see :meth:`ModelSource.published_weights`."""
@@ -128,14 +140,42 @@ def _first(names: list[str]) -> str:
     return f'{", ".join(names[:8])}{", ..." if len(names) > 8 else ""}'
 
 
-def _preprocessor(processor: Mapping[str, Any]) -> ConfigDict:
-    """The normalization of an image processor, for images of 0 to 255."""
+def _preprocessor(processor: Mapping[str, Any], where: str) -> ConfigDict:
+    """The normalization of an image processor, for images of 0 to 255.
+
+    Raises:
+        ConfigError: It is not known: neither the file has it, nor transformers the class of the processor.
+    """
+    defaults = _defaults(processor)
+    if defaults is None and processor.get('image_mean') is None and processor.get('do_normalize', True):
+        raise ConfigError(
+            f'{where}: its image processor has no image_mean, so the normalization is not known. Give the model as a dict '
+            'of type HuggingFaceModel with a data_preprocessor inside'
+        )
+    processor = {**(defaults or {}), **processor}
     scale = processor.get('rescale_factor', 1 / 255) if processor.get('do_rescale', True) else 1.0
-    mean, std = processor.get('image_mean'), processor.get('image_std')
-    if not processor.get('do_normalize', True) or mean is None or std is None:
+    mean, std = (_three(processor.get(name)) for name in ('image_mean', 'image_std'))
+    if not processor.get('do_normalize', True) or None in mean + std:
         mean, std = [0.0] * 3, [1.0] * 3
-    values = ([round(float(value) / scale, 6) for value in _three(values)] for values in (mean, std))
-    return ConfigDict(zip(('mean', 'std'), values, strict=True), to_rgb=True)
+    if processor.get('rescale_offset', False):  # Pixels are rescaled to -1 to 1.
+        mean = [value + 1 for value in mean]
+    if processor.get('include_top', False):  # EfficientNet's divides by the deviation twice.
+        std = [value * value for value in std]
+    flipped = bool(processor.get('do_flip_channel_order', False))  # MobileViT's, to BGR.
+    values = ([round(float(value) / scale, 6) for value in values[:: -1 if flipped else 1]] for values in (mean, std))
+    return ConfigDict(zip(('mean', 'std'), values, strict=True), to_rgb=not flipped)
+
+
+def _defaults(processor: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the class of an image processor does to values where its file does not say so; None for an unknown class."""
+    name = str(processor.get('image_processor_type') or processor.get('feature_extractor_type'))
+    with _quiet():
+        kind = getattr(import_optional('transformers', 'hf'), re.sub('FeatureExtractor$', 'ImageProcessor', name), None)
+        try:
+            own = kind()
+        except Exception:  # No such class, or it needs settings.
+            return None
+    return {name: getattr(own, name) for name in _VALUES if hasattr(own, name)}
 
 
 def _three(values: Any) -> list:

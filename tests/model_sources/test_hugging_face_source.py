@@ -129,6 +129,41 @@ def test_a_name_of_the_hub_is_read_from_its_cache(tmp_path, hub_cache, logged): 
         damaged.load()
 
 
+PROCESSORS = {
+    'written by transformers': lambda: transformers.ViTImageProcessor(image_mean=MEAN, image_std=STD).to_dict(),
+    'defaults left out': lambda: dict(image_processor_type='CLIPImageProcessor', size=224),
+    'channels in the order BGR': lambda: transformers.MobileViTImageProcessor().to_dict(),
+    'older name, BGR': lambda: dict(feature_extractor_type='MobileViTFeatureExtractor', do_flip_channel_order=True),
+    'normalized twice': lambda: transformers.EfficientNetImageProcessor(image_mean=MEAN, image_std=STD).to_dict(),
+    'from -1': lambda: transformers.EfficientNetImageProcessor(
+        rescale_factor=1 / 127.5, rescale_offset=True, include_top=False, image_mean=MEAN, image_std=STD
+    ).to_dict(),
+}
+
+
+@pytest.mark.parametrize('case', PROCESSORS)
+def test_images_are_normalized_as_the_image_processor_does(case, tmp_path):
+    content = PROCESSORS[case]()
+    folder = write_model(tmp_path, single('Dinov2'))
+    (folder / 'preprocessor_config.json').write_text(json.dumps(content, default=str))
+    name = (content.get('image_processor_type') or content['feature_extractor_type']).replace(
+        'FeatureExtractor', 'ImageProcessor'
+    )
+    own = getattr(transformers, name)(**{key: value for key, value in content.items() if not key.endswith('_type')})
+    picture = torch.randint(0, 256, (3, 56, 56), dtype=torch.uint8)
+    expected = own(picture, do_resize=False, do_center_crop=False, return_tensors='pt')['pixel_values']
+    preprocessor = MODELS.build(dict(find_model(f'hf:{folder}', KEY).data_preprocessor, type='ClsDataPreprocessor'))
+    found = preprocessor(dict(inputs=[picture.flip(0)], data_samples=None))['inputs']  # mmpretrain reads BGR.
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_an_unknown_normalization_is_reported(tmp_path):
+    folder = write_model(tmp_path, single('Dinov2'))
+    (folder / 'preprocessor_config.json').write_text(json.dumps(dict(image_processor_type='NewImageProcessor', size=56)))
+    with pytest.raises(ConfigError, match=r'has no image_mean, .* dict of type HuggingFaceModel with a data_preprocessor'):
+        find_model(f'hf:{folder}', KEY)
+
+
 def test_models_that_cannot_be_found_or_built(tmp_path, hub_cache, monkeypatch):  # noqa: F811
     def message(name, **settings):
         with pytest.raises(ConfigError) as error:
