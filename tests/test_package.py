@@ -68,6 +68,7 @@ def test_a_missing_package_raises_one_error_that_names_both_extras(missing):
     assert 'serkd-mm[onedl]' in last
 
 
+@pytest.mark.slow
 def test_installing_the_plugin_changes_no_installed_package():
     # Whether mmcv or mmcv-lite is installed, the official packages or the forks: pip would install the plugin only.
     command = ['-m', 'pip', 'install', '--dry-run', '--no-index', '--no-build-isolation', '--quiet']
@@ -135,6 +136,7 @@ def test_imports_run_downwards_only():
             assert layers[other] < layers[own], f'{file} imports {other}'
 
 
+@pytest.mark.slow
 def test_importing_the_package_does_not_import_matplotlib():
     code = "import sys, serkd_mm; print('matplotlib' in sys.modules)"
     assert run_python('-c', code).split()[-1] == 'False'

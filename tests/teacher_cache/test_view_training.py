@@ -63,6 +63,7 @@ def assert_equal_steps(one, two):
         assert torch.equal(scores, other_scores)
 
 
+@pytest.mark.slow
 def test_training_resumes_bit_for_bit_and_workers_change_nothing(image_root, tmp_path):
     whole = train(image_root, tmp_path / 'whole')
     assert len(whole) == 6
