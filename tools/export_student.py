@@ -100,7 +100,10 @@ def build_student(path: str, options: Mapping[str, Any] | None) -> tuple[Any, An
     model.setdefault('data_preprocessor', config.get('data_preprocessor'))
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         student = MODELS.build(model).student
-    return model.student.model, find_model(model.student.model, 'model.student.model'), student
+    source = find_model(model.student.model, 'model.student.model')
+    if model.get('input_size') is not None:
+        source = source.resized(tuple(model.input_size[1:]))  # As the student was built.
+    return model.student.model, source, student
 
 
 def student_kind(student: nn.Module) -> str:

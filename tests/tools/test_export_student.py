@@ -164,6 +164,20 @@ def test_training_without_labels_on_two_processes(tmp_path, monkeypatch, capsys)
     assert torch.equal(found, pooled_features(student, images(size=64)))
 
 
+def test_a_student_of_another_image_size_than_timm_s(tmp_path, monkeypatch, capsys):
+    config = training_config(tmp_path, tmp_path / 'work', **{'model.input_size': (3, 32, 32)})
+    student = {name: value for name, value in TIMM_STUDENT.items() if name != 'img_size'}
+    config.model.student = dict(model=student, taps=dict(patches='model.blocks[-1]', logits='model'))
+    config.dump(tmp_path / 'config.py')
+    model = MODELS.build(dict(config.model, data_preprocessor=config.data_preprocessor)).eval()
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'checkpoint.pth')
+    report = export(monkeypatch, capsys, tmp_path / 'config.py', tmp_path / 'checkpoint.pth', tmp_path / 'student.pth')
+    line = report.strip().splitlines()[-1]
+    assert ', img_size=(32, 32), checkpoint_path=' in line
+    loaded = eval(line, dict(timm=pytest.importorskip('timm'))).eval()
+    assert torch.equal(loaded(images()), model(images()))
+
+
 def test_evaluation_leaves_out_the_losses_that_need_the_teacher(monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(TOOL.parent))
     adapt = runpy.run_path(str(TOOL.parent / 'test.py'))['adapt']
