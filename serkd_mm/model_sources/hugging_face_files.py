@@ -64,7 +64,8 @@ def read_config(name: str, num_labels: int | None = None, where: str | None = No
     if num_labels is not None:
         if type(config) not in heads:
             raise ConfigError(f'{where}: transformers has no class head for models of type {config.model_type!r}')
-        config.architectures = [heads[type(config)].__name__]
+        nets = heads[type(config)]
+        config.architectures = [(nets[0] if isinstance(nets, (tuple, list)) else nets).__name__]
     if not any('ForImageClassification' in architecture for architecture in config.architectures or ()):
         config = getattr(config, 'vision_config', config)
     config.dtype = None  # Half-precision checkpoints are trained and converted in float32.

@@ -15,9 +15,10 @@ from torch import nn
 from .extras import import_optional
 from .hugging_face_files import read_config
 
-# Parameters in front of the patch tokens: one token each, or as many as the parameter has rows.
-_TOKEN = re.compile(r'(^|\.)(cls_token|class_token|class_embedding|distillation_token)$')
-_TOKENS = re.compile(r'(^|\.)register_tokens$')
+# Parameters that are tokens in front of the patch tokens, as many as they have rows.
+_TOKENS = re.compile(r'(^|\.)(cls_token|class_token|class_embedding|distillation_token|register_tokens)$')
+# Tokens of blocks and stages, which are numbered, and of heads stand in front of the tokens there only.
+_INNER = re.compile(r'(^|\.)(\d+|head)\.')
 # Models that hide random patches from themselves whenever they run.
 _MASKING = ('vit_mae',)
 
@@ -154,7 +155,5 @@ def net_settings(net: type[nn.Module]) -> dict[str, Any]:
 
 def _num_extra_tokens(net: nn.Module) -> int:
     """Number of tokens in front of the patch tokens; not of those that a later stage adds."""
-    # Blocks and stages are numbered: a token of theirs stands in front of their own tokens only.
-    parameters = [(name, value) for name, value in net.named_parameters() if not re.search(r'\.\d+\.', name)]
-    single = sum(bool(_TOKEN.search(name)) for name, _ in parameters)
-    return single + sum(value.shape[-2] for name, value in parameters if _TOKENS.search(name))
+    tokens = [value for name, value in net.named_parameters() if _TOKENS.search(name) and not _INNER.search(name)]
+    return sum(value.shape[-2] if value.ndim > 1 else 1 for value in tokens)

@@ -105,6 +105,17 @@ def test_a_model_is_built_as_it_was_published_and_gets_all_its_weights(case, tmp
         teacher.model(torch.randn(2, 3, 84, 84))  # Positions are resized.
 
 
+def test_several_class_tokens_and_two_kinds_of_class_heads(tmp_path):
+    if hasattr(transformers, 'PixioModel'):  # Newer than the oldest release of transformers that is supported.
+        folder = write_model(tmp_path / 'pixio', single('Pixio', n_cls_tokens=8, mlp_ratio=2))
+        assert num_extra_tokens_of(find_model(f'hf:{folder}', KEY).build(KEY)) == 8
+    folder = write_model(tmp_path / 'aimv2', single('Aimv2Vision'))  # Its token is one of the pooling head.
+    assert num_extra_tokens_of(find_model(f'hf:{folder}', KEY).build(KEY)) == 0
+    folder = write_model(tmp_path / 'deit', single('DeiT'))
+    config = dict(type='HuggingFaceModel', model_name=str(folder), num_labels=3)
+    assert type(find_model(config, KEY).build(KEY).model).__name__ == 'DeiTForImageClassification'
+
+
 def test_a_name_of_the_hub_is_read_from_its_cache(tmp_path, hub_cache, logged):  # noqa: F811
     torch.manual_seed(1)
     net = single('Dinov2 ForImageClassification', num_labels=7)
