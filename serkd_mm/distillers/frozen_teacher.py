@@ -166,6 +166,7 @@ def _store_weights(model: nn.Module, dtype: torch.dtype) -> None:
     if dtype == torch.float32:
         return
     for module in model.modules():
-        if isinstance(module, _AUTOCAST_LAYERS):
+        # A convolution with an epsilon standardizes its weights when it runs, in the precision that they are stored in.
+        if isinstance(module, _AUTOCAST_LAYERS) and not hasattr(module, 'eps'):
             for weight in module.parameters(recurse=False):
                 weight.data = weight.data.to(dtype)

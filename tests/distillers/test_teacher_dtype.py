@@ -21,6 +21,8 @@ from mmpretrain.registry import MODELS
 from torch import nn
 
 from serkd_mm.config_errors import ConfigError
+from serkd_mm.distillers.frozen_teacher import FrozenTeacher
+from serkd_mm.distillers.input_statistics import InputStatistics
 
 DTYPES = [torch.bfloat16, torch.float16]
 
@@ -62,6 +64,23 @@ def test_outputs_equal_those_of_autocast(config, dtype, tmp_path):
     exact = copy.deepcopy(stored_in_float32.teacher.model).eval()
     difference = features['logits'].tensor.float() - exact(images())
     assert difference.abs().max() < 0.03 * exact(images()).abs().max()
+
+
+def test_weights_that_are_standardized_in_each_step_stay_in_float32(tmp_path):
+    model = dict(type='TimmClassifier', model_name='test_nfnet')
+    pytest.importorskip('timm')
+
+    def teacher_of(**settings):
+        config = dict(model=model, checkpoint=str(tmp_path / 'net.pth'), taps=dict(logits='model'), **settings)
+        return FrozenTeacher(config, {'logits'}, InputStatistics(), (3, 64, 64))
+
+    torch.save(MODELS.build(model).state_dict(), tmp_path / 'net.pth')
+    in_autocast, stored = teacher_of(autocast_dtype='bfloat16'), teacher_of(dtype='bfloat16')
+    in_autocast.load()
+    stored.load()
+    inputs = images(size=64)
+    assert torch.equal(stored(inputs)['logits'].tensor, in_autocast(inputs)['logits'].tensor)
+    assert stored.model.model.head.fc.weight.dtype == torch.bfloat16
 
 
 def test_linear_and_convolutional_layers_take_half_the_memory_and_others_stay(tmp_path):
