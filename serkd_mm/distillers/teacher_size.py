@@ -38,6 +38,8 @@ class SizedTeacher:
         self.size = size
         wanted = image_shape[1:]
         self.source = source.resized(size or wanted)
+        if size is None and source.image_size != wanted and not self.source.takes_weights():
+            self.source = source
         try:
             self.model = self.source.build(f'{key}.model')
             runs = size is not None or source.image_size == wanted or self._runs_in_patches(image_shape)
@@ -64,6 +66,8 @@ class SizedTeacher:
             if size is None or size == tuple(wanted):
                 continue
             resized = source.resized(size)
+            if size != source.image_size and not resized.takes_weights():
+                continue
             try:
                 model = self.model if resized is self.source else resized.build(f'{key}.model')
             except ConfigError:

@@ -66,6 +66,10 @@ class ModelSource:
         """
         return self
 
+    def takes_weights(self) -> bool:
+        """Return whether the publisher's weights, which are of its own size, fit the model of a :meth:`resized` source."""
+        return True
+
     def published_weights(self, key: str) -> WeightsFile | HubFile:
         """Return the file of the publisher's weights, without reading it.
 

@@ -83,6 +83,20 @@ class TimmSource(ModelSource):
             return self
         return self.with_config(img_size=tuple(image_size))
 
+    def takes_weights(self) -> bool:
+        """Return whether timm reshapes the weights for another image size, tried without data; of some nets it cannot."""
+        settings = {name: value for name, value in self.config.items() if name not in _WRAPPER_SETTINGS}
+        create_model = import_optional('timm', self.shown).create_model
+        overlay = settings.pop('pretrained_cfg_overlay', {})
+        try:
+            with torch.device('meta'):
+                weights = create_model(**{name: value for name, value in settings.items() if name != 'img_size'})
+                overlay = {**overlay, 'state_dict': weights.state_dict()}
+                create_model(**settings, pretrained=True, pretrained_cfg_overlay=overlay)
+        except Exception as error:  # Also what cannot be tried without data.
+            return 'size mismatch' not in str(error)
+        return True
+
     def published_weights(self, key: str) -> WeightsFile | HubFile:
         """Return the file that timm names, see :meth:`ModelSource.published_weights`."""
         repository, url = self.published.get('hf_hub_id'), self.published.get('url')

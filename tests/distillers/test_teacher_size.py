@@ -6,6 +6,8 @@ import pytest
 import torch
 from builders import TEACHER, build_distiller, images, labels
 
+from serkd_mm.distillers.frozen_teacher import FrozenTeacher
+from serkd_mm.distillers.input_statistics import InputStatistics
 from serkd_mm.model_sources import find_model
 
 ALONE = dict(
@@ -35,6 +37,18 @@ def test_a_teacher_runs_at_the_student_s_size_if_it_can(logged):
         "model.teacher.input_size: 32x32, as the student's "
         '(its own is 160x160: 25.0 times the pixels, 100 tokens instead of 4)'
     ]
+
+
+@pytest.mark.parametrize('size', [96, 100])
+def test_a_teacher_whose_weights_timm_cannot_reshape_runs_at_its_own_size(size, tmp_path):
+    model = dict(type='TimmClassifier', model_name='cait_xxs24_224', depth=1, depth_token_only=1, embed_dim=48, num_heads=2)
+    net = find_model(model, 'model').build('model')
+    torch.save(net.state_dict(), tmp_path / 'net.pth')
+    settings = dict(model=model, checkpoint=str(tmp_path / 'net.pth'), taps=dict(logits='model'))
+    teacher = FrozenTeacher(settings, {'logits'}, InputStatistics(), (3, size, size))
+    teacher.load()
+    assert teacher.input_size == (224, 224)
+    assert torch.equal(teacher.model.model.pos_embed, net.model.pos_embed)
 
 
 def test_a_teacher_of_other_patches_runs_at_the_nearest_multiple(logged):
