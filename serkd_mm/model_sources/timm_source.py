@@ -35,7 +35,7 @@ class TimmSource(ModelSource):
     published: Mapping[str, Any] | None = None
 
     @classmethod
-    def from_name(cls, name: str, key: str) -> 'TimmSource':
+    def from_name(cls, name: str, key: str) -> ModelSource:
         """Find a model by its name in timm, with or without the tag of its weights.
 
         Args:
@@ -49,7 +49,7 @@ class TimmSource(ModelSource):
         return cls.from_config(config, key, repr(f'timm:{name}'))
 
     @classmethod
-    def from_config(cls, config: ConfigDict, key: str, shown: str = 'a dict') -> 'TimmSource':
+    def from_config(cls, config: ConfigDict, key: str, shown: str = 'a dict') -> ModelSource:
         """Find the model of a dict of type ``TimmClassifier``.
 
         Args:
@@ -72,6 +72,8 @@ class TimmSource(ModelSource):
                 f'{key.rpartition(".")[0]}.checkpoint={config["checkpoint_path"]!r} instead'
             )
         published = _pretrained_cfg(config.get('model_name'), where)
+        if published is None:  # A model that the user has registered: nothing is known but the dict.
+            return ModelSource(config, shown=shown)
         preprocessor = {**{name: _scaled(published[name]) for name in ('mean', 'std')}, 'to_rgb': True}
         size = config.get('img_size') or tuple(published['input_size'][1:])
         size = size if isinstance(size, (tuple, list)) else (size, size)
@@ -184,8 +186,8 @@ def _one_line(error: Exception) -> str:
     return '; '.join(line[:200] for line in lines[1:4] or lines) + ('; ...' if len(lines) > 4 else '')
 
 
-def _pretrained_cfg(name: Any, where: str) -> dict[str, Any]:
-    """What timm publishes about a model, by its name with or without a tag."""
+def _pretrained_cfg(name: Any, where: str) -> dict[str, Any] | None:
+    """What timm publishes about a model, by its name with or without a tag; None if it publishes nothing."""
     models = import_optional('timm.models', where)
     architecture, _, tag = str(name).partition('.')
     if not models.is_model(architecture):
@@ -194,9 +196,7 @@ def _pretrained_cfg(name: Any, where: str) -> dict[str, Any]:
     if tag and tag not in tags:
         raise ConfigError(f'{where}: {architecture} has no weights of this tag. {suggest(tag, tags)}')
     published = models.get_pretrained_cfg(name)
-    if published is None:
-        raise ConfigError(f'{where}: timm knows neither size nor normalization of this model')
-    return published.to_dict()
+    return None if published is None else published.to_dict()
 
 
 def _scaled(values: tuple[float, ...]) -> list[float]:

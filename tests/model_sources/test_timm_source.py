@@ -77,6 +77,14 @@ def test_near_misses_are_suggested(name, hint):
     assert f"{KEY}='timm:{name}': {hint}" in str(error.value)
 
 
+def test_a_model_that_the_user_has_registered_in_timm(monkeypatch):
+    registry = pytest.importorskip('timm.models._registry')
+    monkeypatch.setitem(registry._model_entrypoints, 'own_net', lambda **settings: timm.create_model('test_resnet'))
+    source = find_model(dict(type='TimmClassifier', model_name='own_net'), KEY)
+    assert not source.has_preprocessor
+    assert source.build(KEY).model.num_classes == 1000
+
+
 def test_without_timm_the_message_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, 'timm.models', None)
     with pytest.raises(ConfigError, match=r"model='timm:test_vit' needs timm, .* pip install \"serkd-mm\[timm\]\""):
