@@ -1,6 +1,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from mmengine.evaluator import BaseMetric
 from mmpretrain.registry import METRICS
 
@@ -39,7 +40,7 @@ class DistillationLosses(BaseMetric):
         Raises:
             ConfigError: The predictions have no losses.
         """
-        losses = {name: value.mean().item() for name, value in find_output(data_samples[0], self).items()}
+        losses = {name: _mean(value) for name, value in find_output(data_samples[0], self).items()}
         self.results.extend([losses] * len(data_samples))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
@@ -50,3 +51,8 @@ class DistillationLosses(BaseMetric):
         """
         means = {name: sum(losses[name] for losses in results) / len(results) for name in results[0]}
         return {'loss': sum(value for name, value in means.items() if 'loss' in name), **means}
+
+
+def _mean(value: torch.Tensor | Sequence[torch.Tensor]) -> float:
+    """A loss or an accuracy as mmengine's ``parse_losses`` reads it: one tensor, or the sum over a list."""
+    return sum(part.mean().item() for part in ([value] if isinstance(value, torch.Tensor) else value))

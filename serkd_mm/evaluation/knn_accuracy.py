@@ -84,8 +84,7 @@ class KNNAccuracy(BaseMetric):
             own = torch.arange(len(similarity), device=device)
             similarity[own, start + own] = -torch.inf
             nearest, neighbors = similarity.topk(k, dim=1)
-            votes = nearest.new_zeros(len(similarity), len(classes)).scatter_add_(
-                1, labels[neighbors], (nearest / self.tau).exp()
-            )
+            weights = ((nearest - nearest[:, :1]) / self.tau).exp()  # Relative to the nearest: exp does not overflow.
+            votes = nearest.new_zeros(len(similarity), len(classes)).scatter_add_(1, labels[neighbors], weights)
             correct += int((votes.argmax(dim=1) == labels[start : start + _QUERIES]).sum())
         return {'top1': 100.0 * correct / max(len(results), 1)}

@@ -9,7 +9,8 @@ from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 from torch.utils.data import Dataset
 
-from .data_errors import DataError, built_datasets, innermost_datasets
+from .data_errors import DataError, built_datasets, innermost_datasets, labeled_datasets
+from .runner_models import unwrapped_model
 
 _SYSTEM_FOLDERS = (
     '__MACOSX',
@@ -28,7 +29,8 @@ class ClassNamesHook(Hook):
 
     mmpretrain numbers class folders in alphabetical order, so one folder too many or too few shifts all labels after it.
     The hook compares names, and reads no image. Datasets without names of classes are not checked. Where ``classes`` is set
-    in the config, folders may have other names, and only folders of equal names and different labels are reported.
+    in the config, folders may have other names, and only folders of equal names and different labels are reported. The
+    training images of a training without labels (``loss_cls=None``) may be in any folders.
     """
 
     def before_run(self, runner: Runner) -> None:
@@ -39,7 +41,7 @@ class ClassNamesHook(Hook):
                 datasets, or a dataset has a class that the training data lack.
         """
         first = None
-        for key, dataset in built_datasets(runner):
+        for key, dataset in labeled_datasets(runner):
             for part in innermost_datasets(dataset):
                 check_class_folders(part, key)
                 if labels_by_class(part):
@@ -56,6 +58,8 @@ class ClassNamesHook(Hook):
         classes = checkpoint.get('meta', {}).get('dataset_meta', {}).get('classes') or ()
         if 'train_dataloader.dataset' in datasets and not runner._resume:
             return  # A pretrained model may have been trained on other data.
+        if getattr(unwrapped_model(runner), 'label_free', False):
+            return  # The checkpoint has the folders of images whose labels nothing has read.
         for key, dataset in datasets.items():
             for part in innermost_datasets(dataset):
                 _check_labels_agree('the checkpoint', _numbered(classes), f'{key}{_where(part)}', labels_by_class(part))

@@ -7,6 +7,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import UserError
+from .runner_models import unwrapped_model
 
 
 class DataError(UserError, ValueError):
@@ -17,6 +18,14 @@ def built_datasets(runner: Runner) -> Iterator[tuple[str, BaseDataset]]:
     """Yield the config key and the dataset of each dataloader that the runner has built."""
     for key, loader in built_loaders(runner):
         yield f'{key}.dataset', loader.dataset
+
+
+def labeled_datasets(runner: Runner) -> Iterator[tuple[str, BaseDataset]]:
+    """Yield those of :func:`built_datasets` whose labels are read: a training without labels reads none of its images."""
+    label_free = getattr(unwrapped_model(runner), 'label_free', False)
+    for key, dataset in built_datasets(runner):
+        if not label_free or not key.startswith('train_'):
+            yield key, dataset
 
 
 def built_loaders(runner: Runner) -> Iterator[tuple[str, DataLoader]]:

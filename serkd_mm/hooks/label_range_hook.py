@@ -8,7 +8,7 @@ from mmpretrain.registry import HOOKS
 
 from ..config_errors import ConfigError
 from ..distillers.model_parts import is_wrapper, num_classes_of
-from .data_errors import DataError, built_datasets, innermost_datasets
+from .data_errors import DataError, innermost_datasets, labeled_datasets
 from .runner_models import unwrapped_model
 
 
@@ -37,7 +37,7 @@ class LabelRangeHook(Hook):
             return
         one_label = is_wrapper(student) or isinstance(getattr(student, 'head', None), ClsHead)
         _check_topk(runner, num_outputs)
-        for key, dataset in built_datasets(runner):
+        for key, dataset in labeled_datasets(runner):
             if one_label and getattr(model, 'label_free', None) is False and key.startswith('train_'):
                 _check_there_are_labels(key, dataset)
             _check_labels(key, dataset, num_outputs, one_label)

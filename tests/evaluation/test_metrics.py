@@ -26,7 +26,7 @@ def votes(features, labels, image, k, tau):
     return max(counted, key=counted.get)
 
 
-@pytest.mark.parametrize(('k', 'tau'), [(5, 0.07), (1, 1.0), (1000, 0.2)])
+@pytest.mark.parametrize(('k', 'tau'), [(5, 0.07), (1, 1.0), (1000, 0.2), (5, 0.005)])
 def test_knn_accuracy_is_that_of_weighted_votes(k, tau, monkeypatch):
     monkeypatch.setattr('serkd_mm.evaluation.knn_accuracy._QUERIES', 7)
     generator = torch.Generator().manual_seed(0)
@@ -43,9 +43,10 @@ def test_knn_accuracy_is_that_of_weighted_votes(k, tau, monkeypatch):
 def test_losses_are_averaged_over_images():
     metric = DistillationLosses()
     for size, value in ((3, 1.0), (1, 5.0)):
-        losses = {'loss_feat': torch.tensor(value), 'loss_rd': torch.tensor(2 * value)}
+        losses = {'loss_feat': torch.tensor(value), 'loss_rd': torch.tensor(2 * value), 'accuracy': [torch.tensor(50.0)]}
         metric.process(None, [{'distillation_losses': losses}] * size)
-    assert metric.evaluate(4) == {'distillation/loss': 6.0, 'distillation/loss_feat': 2.0, 'distillation/loss_rd': 4.0}
+    means = {'loss': 6.0, 'loss_feat': 2.0, 'loss_rd': 4.0, 'accuracy': 50.0}  # A head's cal_acc gives a list.
+    assert metric.evaluate(4) == {f'distillation/{name}': value for name, value in means.items()}
 
 
 @pytest.mark.parametrize('settings', [dict(k=0), dict(k=2.5), dict(tau=0), dict(tau='1')])

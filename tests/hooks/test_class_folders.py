@@ -85,6 +85,18 @@ def test_class_folders_of_train_and_val_that_differ_are_named(change, wrapper, r
         assert part in message
 
 
+def test_training_without_labels_takes_images_from_any_folders(root, config_of):
+    for name in ('apple', '.thumbnails'):  # They shift the labels of the training images, which nothing reads.
+        add(root / 'train' / name)
+
+    def config(**changes):
+        model = distiller_config(losses__loss_cls=None, student__taps__logits='head')
+        return config_of(model=dict(_delete_=True, **model), **changes)
+
+    Runner.from_cfg(config()).train()
+    Runner.from_cfg(config(load_from=str(root / 'work' / 'epoch_1.pth'))).test()
+
+
 def test_fewer_classes_in_val_train_where_labels_agree(root, config_of):
     shutil.rmtree(root / 'val' / 'class3')  # The last one: no label shifts.
     runner = Runner.from_cfg(config_of())
