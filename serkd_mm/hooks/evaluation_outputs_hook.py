@@ -5,6 +5,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.runner.base_loop import BaseLoop
 from mmpretrain.registry import HOOKS
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 from ..config_errors import ConfigError
 from ..distillers import RelationDistiller
@@ -70,6 +71,11 @@ def _check(metric: BaseMetric, split: str, runner: Runner, loop: BaseLoop) -> No
             'KNNAccuracy, or train with model.teacher.cache=None train_dataloader.dataset.cache=None'
         )
     if metric.model_output == 'pooled_features':
+        if len(FullyShardedDataParallel.fsdp_modules(runner.model)) > 1:
+            raise ConfigError(
+                f'{key}: {name} runs parts of the student one by one, which FSDP cannot do where '
+                'strategy.model_wrapper.auto_wrap_policy shards them. Remove auto_wrap_policy, or train with DDP'
+            )
         for part in innermost_datasets(loop.dataloader.dataset):
             if hasattr(part, 'get_data_info') and len(part) and 'gt_label' not in part.get_data_info(0):
                 raise DataError(

@@ -21,12 +21,13 @@ FSDP = dict(type='StudentFSDPStrategy', model_wrapper=dict(auto_wrap_policy=dict
 BFLOAT16 = dict(type='StudentFSDPStrategy', model_wrapper=dict(mixed_precision=dict(param_dtype='bfloat16')))
 
 
-def train(root, work_dir, strategy, **changes):
+def train(root, work_dir, strategy, validate=False, **changes):
     """Train the small pair with clipping that takes effect, and with a queue."""
     config = training_config(root, work_dir, **changes)
     config.update(runner_type='FlexibleRunner', launcher='pytorch', strategy=strategy, experiment_name=work_dir.name)
     config.visualizer = None
-    config.val_dataloader = config.val_cfg = config.val_evaluator = None
+    if not validate:
+        config.val_dataloader = config.val_cfg = config.val_evaluator = None
     config.default_hooks.checkpoint.pop('save_best')
     config.env_cfg.dist_cfg.backend = 'gloo'
     config.optim_wrapper.clip_grad = dict(max_norm=0.05)
@@ -54,6 +55,8 @@ def run_rank(rank, folder, root):
         train(root, folder / 'refused', dict(FSDP, type='FSDPStrategy', model_wrapper=dict(device_id='cpu')))
     with pytest.raises(ConfigError, match='auto_wrap_policy shards parts'):
         train(root, folder / 'label_free', FSDP, **{'model.losses.loss_cls': None, 'model.losses.loss_kd': None})
+    with pytest.raises(ConfigError, match=r'^val_evaluator: KNNAccuracy runs parts of the student'):
+        train(root, folder / 'neighbors', FSDP, validate=True, val_evaluator=dict(_delete_=True, type='KNNAccuracy'))
     with pytest.raises(ConfigError, match='EMAHook'):
         train(root, folder / 'ema', FSDP, custom_hooks=[dict(type='StrategyHook'), dict(type='EMAHook')])
     distributed.barrier()
