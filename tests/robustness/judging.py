@@ -99,6 +99,7 @@ def make(attempt: Attempt, folder: Path) -> Result:
     """
     scratch, report = folder / 'files', folder / 'report.json'
     scratch.mkdir(parents=True)
+    (folder / 'output.txt').touch()  # A process that is killed at once has none.
     process = os.fork()
     if process == 0:
         os.setsid()
