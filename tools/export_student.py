@@ -66,6 +66,11 @@ def main() -> None:
         write_weights(weights, meta, args.out)
     if untrained:
         print(f'Left out, because nothing has trained it: the class head ({", ".join(untrained)})')
+    if meta.get('untrained_layers'):
+        print(
+            f'Nothing has trained {", ".join(meta["untrained_layers"])}, behind the last block. Read the features of the last '
+            'block, in timm forward_features()'
+        )
     print(f'{describe_input(student.data_preprocessor)}\nWrote {args.out}. To load it:\n{report}')
 
 

@@ -85,7 +85,7 @@ def dry_run(distiller: nn.Module, input_size: tuple[int, int, int]) -> None:
             f'another size, set model.input_size to (channels, height, width). {type(error).__name__}: {error}'
         ) from error
     if distiller.label_free:
-        distiller.untrained_head = freeze_unreached(distiller.student, images)
+        distiller.untrained_head, distiller.untrained_layers = freeze_unreached(distiller.student, images)
     else:
         _check_reached(distiller.student)
     distiller.distill.check_shared_parts()

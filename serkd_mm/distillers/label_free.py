@@ -1,6 +1,7 @@
 """Training without labels: ``losses=dict(loss_cls=None)``."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -108,7 +109,7 @@ def check_mixing(preprocessor: nn.Module) -> None:
         )
 
 
-def freeze_unreached(student: nn.Module, images: torch.Tensor) -> list[str]:
+def freeze_unreached(student: nn.Module, images: torch.Tensor) -> tuple[list[str], list[str]]:
     """Freeze the parameters that no loss has reached in a backward pass, such as a class head, and log them.
 
     Args:
@@ -116,7 +117,8 @@ def freeze_unreached(student: nn.Module, images: torch.Tensor) -> list[str]:
         images: Images ``(B, 3, H, W)`` to run it on.
 
     Returns:
-        Names of the entries of the class head in the student's state dict, if nothing trains it; otherwise none.
+        Names of the entries of the class head in the student's state dict, if nothing trains it, otherwise none; and names
+        of other layers, apart from norms, that keep their initial weights.
 
     Raises:
         ConfigError: The losses leave out a part of the backbone that a tap at its last block would train, or one of two
@@ -133,7 +135,8 @@ def freeze_unreached(student: nn.Module, images: torch.Tensor) -> list[str]:
             f"model.losses: no loss trains the student's {', '.join(untrained)}, which contributes to every prediction, and "
             f"{TASK_LOSS} is None. Put the logit loss on the whole head: {_TAPS}.logits='head'"
         )
-    _check_last_block(student, images, {name: weight for name, weight in unreached.items() if weight not in in_head})
+    others = {name: weight for name, weight in unreached.items() if weight not in in_head}
+    _check_last_block(student, images, others)
     for weight in unreached.values():
         weight.requires_grad_(False)
     if unreached:
@@ -141,7 +144,15 @@ def freeze_unreached(student: nn.Module, images: torch.Tensor) -> list[str]:
             f'No loss reads these parts of the student, so they are not trained and are frozen: {_summary(unreached)}',
             logger='current',
         )
-    return _entries_of(student, heads) if heads and not trained else []
+    layers = _owners(name for name, weight in others.items() if weight.ndim > 1)
+    if layers:
+        print_log(
+            f'{", ".join(layers)} lies between the last block of the student and its class head, and keeps its initial '
+            'weights. Read the features of the last block.',
+            logger='current',
+            level=logging.WARNING,
+        )
+    return (_entries_of(student, heads) if heads and not trained else []), layers
 
 
 def _check_last_block(student: nn.Module, images: torch.Tensor, unreached: dict[str, nn.Parameter]) -> None:
@@ -170,8 +181,13 @@ def _entries_of(model: nn.Module, modules: list[nn.Module]) -> list[str]:
     return [name for name, value in model.state_dict(keep_vars=True).items() if id(value) in tensors]
 
 
+def _owners(names: Iterable[str]) -> list[str]:
+    """The modules that hold the weights of these names, each once."""
+    return list(dict.fromkeys(name.rpartition('.')[0] or name for name in names))
+
+
 def _summary(weights: dict[str, nn.Parameter]) -> str:
     """The modules that hold weights, up to four, and the number of parameters."""
-    owners = list(dict.fromkeys(name.rpartition('.')[0] or name for name in weights))
+    owners = _owners(weights)
     listed = ', '.join(owners[:4]) + (f' and {len(owners) - 4} more modules' if len(owners) > 4 else '')
     return f'{listed} ({sum(weight.numel() for weight in weights.values()):,} parameters)'

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from mmpretrain.models import StackedLinearClsHead
 from torch import nn
 
 # Classes of mmpretrain, by name: they need timm or transformers only when one is built.
@@ -61,7 +62,7 @@ def num_extra_tokens_of(module: nn.Module) -> int | None:
 
 @torch.no_grad()
 def pooled_features(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Compute the features that a class head would read.
+    """Compute the features that a class head would read, before its hidden layers: without labels nothing trains them.
 
     Args:
         model: A classifier.
@@ -72,12 +73,14 @@ def pooled_features(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """
     if is_wrapper(model):
         net = model.model
-        if hasattr(net, 'forward_head'):
-            return _pooled(net.forward_head(net.forward_features(images), pre_logits=True))
-        return _pooled(model.extract_feat(images))
-    features = model.extract_feat(images)
-    head = getattr(model, 'head', None)
-    return _pooled(head.pre_logits(features) if hasattr(head, 'pre_logits') else features)
+        if not hasattr(net, 'forward_head'):
+            return _pooled(model.extract_feat(images))
+        features = net.forward_features(images)
+        has_hidden_layers = getattr(net, 'head_hidden_size', None) not in (None, net.num_features)  # As in MobileNetV4.
+        return _pooled(features if has_hidden_layers else net.forward_head(features, pre_logits=True))
+    features, head = model.extract_feat(images), getattr(model, 'head', None)
+    has_hidden_layers = isinstance(head, StackedLinearClsHead)  # As in MobileNetV3.
+    return _pooled(head.pre_logits(features) if hasattr(head, 'pre_logits') and not has_hidden_layers else features)
 
 
 def _pooled(features: Any) -> torch.Tensor:

@@ -62,6 +62,7 @@ class RelationDistiller(BaseClassifier):
             evaluation. They are not submodules.
         label_free: Whether the student's task loss is left out, so that no labels are needed.
         untrained_head: Names of the entries of the class head in a checkpoint, if nothing trains it.
+        untrained_layers: Names of layers between the last block and the class head that nothing trains.
         evaluation_outputs: What predictions contain in addition, see :meth:`predict`.
 
     Raises:
@@ -84,7 +85,9 @@ class RelationDistiller(BaseClassifier):
         input_size, label_free = check_input_size(input_size), is_label_free(losses)
         model, source = build_student(student, data_preprocessor, input_size, label_free)
         super().__init__(init_cfg=init_cfg, data_preprocessor=model.data_preprocessor)
-        self.student, self.label_free, self.untrained_head = model, label_free, []
+        self.student, self.label_free = model, label_free
+        self.untrained_head: list[str] = []
+        self.untrained_layers: list[str] = []
         self.evaluation_outputs: frozenset[str] = frozenset()
         # nn.Module does not register what is in a dict: state dicts, optimizers and DDP never see a teacher.
         self.teachers: dict[str, FrozenTeacher | CachedTeacher] = {}

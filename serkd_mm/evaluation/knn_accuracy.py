@@ -22,7 +22,7 @@ class KNNAccuracy(BaseMetric):
     for neighbors among the training images; here they are the other images of the same evaluation (leave-one-out), on all
     ranks, so that no second data set is needed. Accuracies are comparable for the same images only.
 
-    The pooled features are those that a class head of the student would read, see
+    The pooled features are those that the class head of the student would read, before its hidden layers, see
     :func:`~serkd_mm.distillers.model_parts.pooled_features`. ``EvaluationOutputsHook`` of the runtime has the model compute
     them; the teacher is not needed.
 

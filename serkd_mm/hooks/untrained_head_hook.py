@@ -31,8 +31,9 @@ class UntrainedHeadHook(Hook):
             _check_metrics(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Record the names of the head's entries."""
-        checkpoint['meta']['untrained_head'] = list(getattr(unwrapped_model(runner), 'untrained_head', ()))
+        """Record the names of the head's entries, and of other layers that nothing trains."""
+        for name in ('untrained_head', 'untrained_layers'):
+            checkpoint['meta'][name] = list(getattr(unwrapped_model(runner), name, ()))
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Check the metrics of an evaluation.

@@ -13,6 +13,7 @@ from mmpretrain.structures import DataSample
 
 from serkd_mm.config_errors import ConfigError
 from serkd_mm.distillers.label_free import LabelFreePreprocessor
+from serkd_mm.distillers.model_parts import pooled_features
 from serkd_mm.distillers.student_checkpoints import mismatches
 from serkd_mm.hooks.complete_checkpoint_hook import CheckpointError, load_all_weights
 
@@ -87,6 +88,19 @@ def test_nothing_to_train_is_reported():
         build_distiller(student__model=dict(TIMM, num_classes=0), student__taps=None, losses__loss_kd=None)
     with pytest.raises(ConfigError, match=r'can only be removed, with loss_cls=None'):
         build_distiller(losses__loss_cls=dict(type='FeatureL2Loss', on='tokens'))
+
+
+def test_layers_between_the_last_block_and_the_head_are_named_and_not_read(logged):
+    net = dict(type='TimmClassifier', model_name='mobilenetv4_conv_small_035', num_classes=4)
+    tokens = dict(tap='patches', tokenizer=dict(type='GridTokenizer'), merger=dict(type='AvgPoolMerger', grid=2))
+    config = distiller_config(**RELATIONS, student__model=net, student__taps=None, views=dict(tokens=tokens))
+    config.losses = dict(loss_cls=None, loss_feat=config.losses.loss_feat)
+    model = MODELS.build(config).eval()
+    assert model.untrained_layers == ['model.conv_head']
+    assert any(message.startswith('model.conv_head lies between the last block') for message in logged)
+    expected = model.student.model.forward_features(images()).mean(dim=(2, 3))
+    assert torch.equal(pooled_features(model.student, images()), expected)
+    assert build_distiller(**RELATIONS).untrained_layers == []
 
 
 @pytest.mark.parametrize('num_classes', [4, 0])
