@@ -68,7 +68,7 @@ def main() -> None:
         print(f'Left out, because nothing has trained it: the class head ({", ".join(untrained)})')
     if meta.get('untrained_layers'):
         print(
-            f'Nothing has trained {", ".join(meta["untrained_layers"])}, behind the last block. Read the features of the last '
+            f'Nothing has trained {", ".join(meta["untrained_layers"])}, behind the last block. Read the features of that '
             'block, in timm forward_features()'
         )
     print(f'{describe_input(student.data_preprocessor)}\nWrote {args.out}. To load it:\n{report}')
