@@ -4,7 +4,7 @@
 
 The images are those of ``val_dataloader``, preprocessed for the student, then normalized again and resized for the teacher.
 Its predictions are the tap ``logits``, restricted to ``teacher.classes``. A teacher without a class head is evaluated by the
-k nearest neighbors of its pooled features (``KNNAccuracy``).
+k nearest neighbors of its pooled features (``KNNAccuracy``), and so is one of other classes if no loss reads logits.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from serkd_mm.distillers.teacher_names import teacher_key, teacher_settings
 from serkd_mm.errors import one_line_errors
 from serkd_mm.fileio.urls import conceal_teacher
 from serkd_mm.hooks.data_errors import innermost_datasets
+from serkd_mm.hooks.teacher_classes_hook import compare_names
 from serkd_mm.runner import CheckedRunner, check_config
 
 # Metrics of the student's features and losses: a teacher has none of the losses, and its features are those of KNNAccuracy.
@@ -54,8 +55,12 @@ class EvaluatedTeacher(BaseClassifier):
         size = check_input_size(distiller.get('input_size')) or default_input_size(student.student)
         statistics = InputStatistics.from_preprocessor(student.data_preprocessor)
         headless = FrozenTeacher({**settings, 'taps': {}, 'classes': None}, set(), statistics, size, key)
-        self.has_head = num_classes_of(headless.model) != 0
-        self.teacher = FrozenTeacher(settings, {'logits'}, statistics, size, key) if self.has_head else headless
+        self.logits_are_read = any(
+            isinstance(loss, Mapping) and loss.get('on') == 'logits' for loss in (distiller.get('losses') or {}).values()
+        )
+        has_tap = self.logits_are_read or settings.get('taps') is None or 'logits' in settings['taps']
+        self.predicts = num_classes_of(headless.model) != 0 and has_tap
+        self.teacher = FrozenTeacher(settings, {'logits'}, statistics, size, key) if self.predicts else headless
         self.teacher.load()
         print_log(f'{key}: {self.describe(size)}', logger='current')
 
@@ -69,15 +74,14 @@ class EvaluatedTeacher(BaseClassifier):
         mean, std, flipped = astuple(InputStatistics.from_preprocessor(self.teacher.model.data_preprocessor))
         weights = 'random weights' if config.weights is None else f'weights {config.weights.shown}'
         channels = 'RGB' if flipped else 'BGR'
-        what = 'logits' if self.has_head else 'no class head, so neighbors by pooled features'
         return (
             f'{config.source.shown}, {weights}, {channels} images of {own[0]}x{own[1]}, mean {rounded(mean)}, '
-            f'standard deviation {rounded(std)}, {what}'
+            f'standard deviation {rounded(std)}'
         )
 
     def predict(self, inputs: torch.Tensor, data_samples: list[DataSample], **kwargs) -> list[DataSample]:
-        """Return the samples with the teacher's predictions, or with its pooled features if it has no class head."""
-        if self.has_head:
+        """Return the samples with the teacher's predictions, or with its pooled features."""
+        if self.predicts:
             scores = self.teacher(inputs)['logits'].tensor.float().softmax(dim=1)
             for sample, score in zip(data_samples, scores, strict=True):
                 sample.set_pred_score(score).set_pred_label(score.argmax(dim=0, keepdim=True))
@@ -118,8 +122,10 @@ def choose_teacher(distiller: Mapping, name: str | None) -> tuple[dict, str]:
     several = several and distiller['teachers'] is not None
     if name is None and len(settings) == 1:
         name = next(iter(settings))
+    if name is None:
+        raise ConfigError(f'the config has several teachers: choose one with --teacher NAME. {suggest("", settings)}')
     if name not in settings:
-        raise ConfigError(f'--teacher {name}: name one of the teachers of the config. {suggest(str(name), settings)}')
+        raise ConfigError(f'--teacher {name}: the config has no teacher of this name. {suggest(name, settings)}')
     return {key: value for key, value in settings[name].items() if key != 'cache'}, teacher_key(name, several)
 
 
@@ -158,15 +164,25 @@ def use_labels(runner: CheckedRunner, config: Config) -> None:
     for part in innermost_datasets(dataset):
         if hasattr(part, 'get_data_info') and len(part) and 'gt_label' not in part.get_data_info(0):
             raise ConfigError('val_dataloader: the images have no labels that predictions could be compared with')
-    if not model.has_head:
-        runner._test_evaluator = {'type': 'KNNAccuracy'}
-        return
     classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
-    if classes and model.num_classes and len(classes) != model.num_classes:
+    chosen = model.teacher.classes
+    differ = bool(classes and model.num_classes and len(classes) != model.num_classes)
+    if not model.predicts or (differ and chosen is None and not model.logits_are_read):
+        print_log('The class of an image is that of its nearest neighbors by the pooled features of the teacher', 'current')
+        model.predicts, runner._test_evaluator = False, {'type': 'KNNAccuracy'}
+        return
+    if differ:
+        advice = (
+            f"Name the student's classes among the teacher's in {model.teacher.key}.classes"
+            if chosen is None
+            else f'{chosen.key} must list one for each class of the images'
+        )
         raise ConfigError(
             f'{model.teacher.key} predicts {model.num_classes} classes, and the images of val_dataloader have '
-            f"{len(classes)}. Name the student's classes among the teacher's in {model.teacher.key}.classes"
+            f'{len(classes)}. {advice}'
         )
+    if chosen is not None:
+        compare_names(chosen, dataset, 'val_dataloader.dataset')
     metrics = config.val_evaluator if isinstance(config.val_evaluator, list) else [config.val_evaluator]
     metrics = [metric for metric in metrics if type_name(metric) not in OF_STUDENTS]
     runner._test_evaluator = metrics or {'type': 'Accuracy', 'topk': (1,)}

@@ -65,7 +65,8 @@ class TeacherClasses:
         if number not in (None, len(self.indices)):
             raise ConfigError(
                 f'{self.key}: {len(self.indices)} classes are listed, and the student has {number}. List one class of the '
-                'teacher for each of the student, in the order of its labels'
+                'teacher for each of the student, in the order of its labels, or build the student with as many classes '
+                "(num_classes of a head or of dict(type='TimmClassifier', model_name=...), num_labels of a HuggingFaceModel)"
             )
 
 

@@ -27,12 +27,25 @@ class TeacherClassesHook(Hook):
         dataset = dict(built_datasets(runner)).get('train_dataloader.dataset')
         for teacher in getattr(model, 'teachers', {}).values():
             if teacher.classes is not None and dataset is not None:
-                for part in innermost_datasets(dataset):
-                    _compare(teacher.classes, part)
+                compare_names(teacher.classes, dataset, 'train_dataloader.dataset')
 
 
-def _compare(classes: TeacherClasses, dataset: Dataset) -> None:
-    """Report the first label whose name in the file is none of the names that the dataset has for it."""
+def compare_names(classes: TeacherClasses, dataset: Dataset, where: str) -> None:
+    """Compare the names in a file of classes with those of a dataset and of the datasets inside it.
+
+    Args:
+        classes: The classes, with or without names.
+        dataset: The dataset.
+        where: Its config key, for messages.
+
+    Raises:
+        DataError: A label has another name in the file; the message has the first one.
+    """
+    for part in innermost_datasets(dataset):
+        _compare(classes, part, where)
+
+
+def _compare(classes: TeacherClasses, dataset: Dataset, where: str) -> None:
     known = _names_by_label(dataset)
     pairs = [(label, name, known[label]) for label, name in enumerate(classes.names) if name and label in known]
     wrong = [(label, name, names) for label, name, names in pairs if _spelled(name) not in map(_spelled, names)]
@@ -42,9 +55,9 @@ def _compare(classes: TeacherClasses, dataset: Dataset) -> None:
     elsewhere = [other for other, others in known.items() if _spelled(name) in map(_spelled, others)]
     has = f'; {name!r} has the label {elsewhere[0]} there' if elsewhere else ''
     raise DataError(
-        f'{classes.key}: the class of label {label} is {name!r}, but {names[0]!r} in train_dataloader.dataset{has} (labels '
-        f'that differ: {len(wrong)}). List the classes in the order of the labels: class folders are numbered in '
-        'alphabetical order'
+        f'{classes.key}: the class of label {label} is {name!r}, but {names[0]!r} in {where}{has} (labels that '
+        f'differ: {len(wrong)}, of {len(classes.names)} in the file and {len(known)} in the data). List the classes in the order '
+        'of the labels: class folders are numbered in alphabetical order'
     )
 
 

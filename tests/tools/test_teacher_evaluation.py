@@ -8,6 +8,7 @@ import torch
 from builders import CONFIGS, run_forked
 from mmengine.config import Config
 from mmengine.dataset import Compose, default_collate
+from mmpretrain.datasets import ImageNet
 from mmpretrain.registry import MODELS, TRANSFORMS
 from safetensors.torch import load_file
 from sklearn.datasets import load_sample_images
@@ -112,7 +113,7 @@ def test_tool_evaluates_the_teacher_on_the_students_images(config, weights, tmp_
     assert 'accuracy/top1: 100.0000' in output
     assert (
         f"model.teacher: 'timm:tf_efficientnet_lite0', weights {weights}, RGB images of 224x224, mean 127.5, 127.5, 127.5, "
-        'standard deviation 127.5, 127.5, 127.5, logits'
+        'standard deviation 127.5, 127.5, 127.5'
     ) in output
 
 
@@ -121,20 +122,28 @@ def test_tool_compares_the_classes_of_teacher_and_images(config, tmp_path):
     message = evaluate(config, tmp_path, '--cfg-options', 'model.teacher.classes=[1,2]', succeed=False)
     assert message.splitlines()[-1] == (
         'error: model.teacher predicts 2 classes, and the images of val_dataloader have 1000. '
-        "Name the student's classes among the teacher's in model.teacher.classes"
+        'model.teacher.classes must list one for each class of the images'
     )
+    names = list(ImageNet.METAINFO['classes'])
+    names[:2] = names[1::-1]
+    (tmp_path / 'classes.txt').write_text('\n'.join(f'{index} {name}' for index, name in enumerate(names)))
+    option = f'model.teacher.classes={tmp_path / "classes.txt"}'
+    message = evaluate(config, tmp_path, '--cfg-options', option, succeed=False)
+    assert 'the class of label 0 is' in message
+    assert 'in val_dataloader.dataset; ' in message
     message = evaluate(config, tmp_path, '--teacher', 'dino', succeed=False)
-    assert message.splitlines()[-1] == "error: --teacher dino: name one of the teachers of the config. Valid: 'teacher'."
+    assert message.splitlines()[-1] == "error: --teacher dino: the config has no teacher of this name. Valid: 'teacher'."
 
 
 @pytest.mark.slow
-def test_teacher_without_a_class_head_is_evaluated_by_neighbors(config, tmp_path):
+@pytest.mark.parametrize('num_classes', [0, 7])
+def test_teacher_without_the_classes_of_the_images_is_evaluated_by_neighbors(num_classes, config, tmp_path):
     changed = Config.fromfile(config)
-    headless = dict(type='TimmClassifier', model_name='resnet10t', num_classes=0)
-    changed.model.teacher = dict(model=headless, allow_random_teacher=True)
+    teacher = dict(type='TimmClassifier', model_name='resnet10t', num_classes=num_classes)
+    changed.model.teacher = dict(model=teacher, allow_random_teacher=True)
     changed.model.losses.loss_kd = None
     changed.dump(tmp_path / 'config.py')
     output = evaluate(tmp_path / 'config.py', tmp_path)
     assert 'knn/top1: ' in output
     assert 'random weights' in output
-    assert 'no class head, so neighbors by pooled features' in output
+    assert 'nearest neighbors by the pooled features of the teacher' in output
