@@ -55,9 +55,9 @@ def _compare(classes: TeacherClasses, dataset: Dataset, where: str) -> None:
     elsewhere = [other for other, others in known.items() if _spelled(name) in map(_spelled, others)]
     has = f'; {name!r} has the label {elsewhere[0]} there' if elsewhere else ''
     raise DataError(
-        f'{classes.key}: the class of label {label} is {name!r}, but {names[0]!r} in {where}{has} (labels that '
-        f'differ: {len(wrong)}, of {len(classes.names)} in the file and {len(known)} in the data). List the classes in the order '
-        'of the labels: class folders are numbered in alphabetical order'
+        f'{classes.key}: the class of label {label} is {name!r}, but {names[0]!r} in {where}{has} (labels that differ: '
+        f'{len(wrong)}, of {len(classes.names)} in the file and {len(known)} in the data). List the classes in the order of '
+        'the labels: class folders are numbered in alphabetical order'
     )
 
 
