@@ -219,8 +219,9 @@ def describe_input(preprocessor: nn.Module) -> str:
     """Return how images are normalized for the student."""
     statistics = InputStatistics.from_preprocessor(preprocessor)
     mean, std = ([round(value, 4) for value in values] for values in (statistics.mean, statistics.std))
+    unit = [[round(value / 255, 4) for value in values] for values in (statistics.mean, statistics.std)]
     order = ', in RGB if they were read as BGR' if statistics.flipped else ''
-    return f'Its input: images of 0 to 255 minus {mean}, divided by {std}{order}'
+    return f'Its input: images of 0 to 255 minus {mean}, divided by {std}{order} (images of 0 to 1: {unit[0]}, {unit[1]})'
 
 
 if __name__ == '__main__':
