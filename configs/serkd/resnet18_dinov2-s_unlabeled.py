@@ -1,4 +1,5 @@
 # Without labels: ResNet-18 learns the features of DINOv2 ViT-S (arXiv:2304.07193) on a folder of pictures.
+# The student's last map is 7x7 at 224 pixels: each position is a superpixel; the teacher's 16x16 tokens are merged into 7x7.
 _base_ = [
     '../_base_/models/any_pair.py',
     '../_base_/datasets/pictures_224.py',

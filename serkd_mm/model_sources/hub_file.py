@@ -102,10 +102,13 @@ class HubFile:
     def _offline(self, error: Exception) -> str:
         """The message where the hub cannot be reached and nothing is cached."""
         cause = error.__cause__ or error
-        reason = 'HF_HUB_OFFLINE is set' if 'Offline' in type(cause).__name__ else type(cause).__name__
+        is_set = 'Offline' in type(cause).__name__
+        reason = 'HF_HUB_OFFLINE is set' if is_set else type(cause).__name__
+        advice = '' if is_set else '. HF_HUB_OFFLINE=1 saves the attempts to connect'
         return (
             f"Hugging Face's hub cannot be reached ({reason}), and the file is not in its cache on this machine. Run "
-            f'`hf download {self._split()[0]}` on a machine with a connection and copy the cached folder to {self._folder}'
+            f'`hf download {self._split()[0]}` on a machine with a connection and copy the cached folder to '
+            f'{self._folder}{advice}'
         )
 
 

@@ -54,12 +54,21 @@ def superpixel_grid(height: int, width: int, cell: Cell) -> tuple[int, int]:
     """
     if isinstance(cell, OutputGrid):
         if cell.rows > height or cell.columns > width:
-            raise ValueError(f'grid {cell.rows}x{cell.columns} is larger than the token grid {height}x{width}')
+            raise _too_large('grid', (cell.rows, cell.columns), (height, width))
         return cell.rows, cell.columns
     cell_height, cell_width = height_and_width(cell, 'cell')
     if cell_height > height or cell_width > width:
-        raise ValueError(f'cell {cell_height}x{cell_width} is larger than the token grid {height}x{width}')
+        raise _too_large('cell', (cell_height, cell_width), (height, width))
     return -(-height // cell_height), -(-width // cell_width)
+
+
+def _too_large(name: str, size: tuple[int, int], grid: tuple[int, int]) -> ValueError:
+    """The error about a cell, or a number of cells, that a token grid does not have room for."""
+    return ValueError(
+        f'{name} {size[0]}x{size[1]} is larger than the token grid {grid[0]}x{grid[1]}. Set a smaller merger.{name} (a '
+        f"tokenizer's window or grid, if it has one), or use larger images. With model.input_size=(channels, height, width) "
+        'of your images this shows when the model is built'
+    )
 
 
 def cell_of_token(height: int, width: int, cell: Cell, device: torch.device | None = None) -> torch.Tensor:

@@ -5,6 +5,7 @@ from typing import Any
 
 from mmengine.runner import Runner
 from mmpretrain.datasets import CustomDataset
+from mmpretrain.datasets.custom import get_samples
 from mmpretrain.registry import DATASETS, RUNNERS
 from torch.utils.data import DataLoader
 
@@ -32,14 +33,16 @@ class CheckedRunner(Runner):
             diff_rank_seed: Whether ranks have different seeds. Default: False.
 
         Raises:
-            DataError: A line of an annotation file or a class folder cannot be used, or there is no batch.
+            DataError: A line of an annotation file or a class folder cannot be used, there are no images or none in class
+                folders, or there is no batch.
         """
         config = dataloader.get('dataset') if isinstance(dataloader, Mapping) else None
         try:
             loader = Runner.build_dataloader(dataloader, seed=seed, diff_rank_seed=diff_rank_seed)
-        except (AssertionError, ValueError, UnicodeDecodeError):
+        except (AssertionError, RuntimeError, ValueError, UnicodeDecodeError):
             for part in _unread_datasets(config):
                 check_lines(part)
+                _check_images(part)
                 _check_class_count(part)
             raise
         for part in innermost_datasets(loader.dataset):
@@ -63,6 +66,21 @@ def _unread_datasets(config: Any) -> Iterator[CustomDataset]:
         return
     for name in ('dataset', 'datasets'):
         yield from _unread_datasets(config.get(name))
+
+
+def _check_images(dataset: CustomDataset) -> None:
+    """Report a folder without images, or without any in class folders if labels are read."""
+    root = dataset.img_prefix
+    if dataset.ann_file or not os.path.isdir(root):
+        return
+    images, _ = get_samples(root, None, dataset.is_valid_file)
+    if not images:
+        raise DataError(f'{root}: there are no images in it or in its folders ({", ".join(sorted(dataset.extensions))})')
+    if dataset.with_label and not any(os.path.dirname(image) for image in images):
+        raise DataError(
+            f'{root}: the images lie directly in the folder. {type(dataset).__name__} needs a folder for each class, or, to '
+            'train without labels, with_label=False and model.losses.loss_cls=None'
+        )
 
 
 def _check_class_count(dataset: CustomDataset) -> None:

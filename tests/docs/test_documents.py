@@ -39,6 +39,7 @@ from serkd_mm.fileio.work_dir import find_start
 from serkd_mm.hooks import DataError, NonFiniteLossError
 from serkd_mm.hooks.complete_checkpoint_hook import load_all_weights
 from serkd_mm.model_sources.weights_file import WeightsFile
+from serkd_mm.runner import CheckedRunner
 from serkd_mm.teacher_cache import CacheError
 
 DOCS = REPOSITORY / 'docs' / 'en'
@@ -132,6 +133,27 @@ def test_page_on_teachers_runs_as_written(tmp_path):
         assert {'loss_rd', 'loss_ra', 'loss_feat'} <= set(built.distill.losses)
         assert ('loss_kd' in built.distill.losses) == (classes is not None)
         assert classes is None or built.teacher(images(size=224))['logits'].tensor.shape == (4, classes)
+
+
+@pytest.mark.usefixtures('runner_scope')
+def test_children_of_the_configs_on_teachers_read_class_folders_and_bring_a_loss_back(tmp_path, monkeypatch):
+    clone, page = copy_repository(tmp_path / 'clone'), DOCS / 'user_guides' / 'teachers.md'
+    files = {file.stem: file for file in (write(code, clone) for _, code in blocks(page, 'python'))}
+    for split in ('train', 'val'):
+        write_images(clone / 'data' / 'pets' / split, per_class=1)
+    monkeypatch.chdir(clone)
+    config = Config.fromfile(files['pet_folders'])
+    for split in ('train', 'val', 'test'):
+        loader = config[f'{split}_dataloader']
+        loader.update(num_workers=0, persistent_workers=False)
+        dataset = CheckedRunner.build_dataloader(loader).dataset
+        assert len(dataset.CLASSES) == config.data_preprocessor.num_classes == 4
+        assert dataset[0]['inputs'].shape == (3, 224, 224)
+        assert split == 'train' or config[f'{split}_evaluator'].topk == (1,)
+    (loss,) = re.findall(r'brings the loss back with\n`(.*)`', page.read_text())
+    child = files['no_head'].with_name('child.py')
+    child.write_text(f"_base_ = './no_head.py'\nmodel = dict(losses=dict({loss}))\n")
+    assert Config.fromfile(child).model.losses.loss_kd == dict(type='LogitKLLoss', on='logits')
 
 
 def test_custom_loss_and_merger_of_the_page_on_extending_work(tmp_path, monkeypatch):

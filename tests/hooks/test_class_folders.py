@@ -13,6 +13,7 @@ from mmpretrain.datasets import CustomDataset
 from mmpretrain.registry import DATASETS
 
 from serkd_mm.config_errors import ConfigError
+from serkd_mm.errors import one_line_errors
 from serkd_mm.hooks import DataError
 from serkd_mm.runner import CheckedRunner
 
@@ -133,6 +134,31 @@ def test_number_of_class_folders_is_compared_with_classes(root, config_of):
     add(root / 'train' / 'kitten')
     message = error_of(config_of(**{'train_dataloader.dataset.classes': NAMES}), CheckedRunner)
     assert f"{root}/train has 5 class folders, but `classes` of CustomDataset has 4 names: 'kitten' not in" in message
+
+
+@pytest.mark.parametrize('classes', [None, NAMES])
+def test_images_without_class_folders_are_reported(classes, root, config_of, capsys):
+    for folder in (root / 'train').glob('class*'):
+        (folder / '0.jpg').rename(root / 'train' / f'{folder.name}.jpg')
+        if classes is None:
+            folder.rmdir()
+    config = config_of(**{'train_dataloader.dataset.classes': classes})
+    init_default_scope('mmpretrain')  # As every Runner does.
+
+    def line():
+        with pytest.raises(SystemExit), one_line_errors():
+            CheckedRunner.build_dataloader(config.train_dataloader)
+        (printed,) = capsys.readouterr().err.splitlines()
+        return printed
+
+    assert re.search(f'^error: {root}/train: the images lie directly in the folder.*a folder for each class', line())
+    assert 'with_label=False and model.losses.loss_cls=None' in line()
+    config.train_dataloader.dataset.with_label = False
+    assert len(CheckedRunner.build_dataloader(config.train_dataloader).dataset) == 4
+    for picture in (root / 'train').glob('*.jpg'):
+        picture.rename(picture.with_suffix('.webp'))
+    for config.train_dataloader.dataset.with_label in (False, True):
+        assert line().startswith(f'error: {root}/train: there are no images in it or in its folders (.bmp')
 
 
 def test_advice_about_a_label_out_of_range_depends_on_its_origin(root, config_of):

@@ -91,3 +91,14 @@ def test_what_the_hub_refuses(hub, repository, names, message):
     with pytest.raises(DownloadError) as error:
         HubFile(repository, tuple(names)).fetch()
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize('offline', [True, False])
+def test_a_hub_that_cannot_be_reached_is_named_with_the_setting_that_saves_the_attempts(offline, hub, monkeypatch):
+    hub.shutdown()
+    hub.server_close()  # Connections are refused.
+    monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', offline)
+    with pytest.raises(DownloadError, match=r'cannot be reached.*`hf download a/open`') as error:
+        HubFile('a/open', ('config.json',)).fetch()
+    assert ('HF_HUB_OFFLINE is set' in str(error.value)) == offline
+    assert ('HF_HUB_OFFLINE=1 saves the attempts to connect' in str(error.value)) != offline
