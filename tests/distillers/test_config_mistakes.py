@@ -123,8 +123,11 @@ MISTAKES = [
         "model.losses.loss_ra (TokenAngleLoss on 'superpixels')",
         'always 0',
     ),
-    (dict(views__superpixels__merger__grid=7), 'model.views.superpixels', 'Set a smaller merger.grid'),
-    (dict(views__superpixels__merger__grid=7), 'model.views.superpixels', 'model.input_size=(channels, height, width) of'),
+    (
+        dict(views__superpixels__merger__grid=7),
+        'model.views.superpixels: grid 7x7 is larger than the token grid 4x4. Set a smaller merger.grid',
+        'or use larger images. With model.input_size=(channels, height, width)',
+    ),
     (dict(teacher__checkpoint=3), 'model.teacher.checkpoint', 'path'),
     (dict(teacher__checkpoint=True), 'model.teacher.checkpoint', 'zoo'),
 ]

@@ -26,6 +26,7 @@ from builders import (
 from cache_tool import cache_teacher, save_teacher, train, write_config
 from mmengine.config import Config
 from mmengine.fileio import load
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 from sklearn.datasets import load_sample_image
@@ -143,6 +144,7 @@ def test_children_of_the_configs_on_teachers_read_class_folders_and_bring_a_loss
         write_images(clone / 'data' / 'pets' / split, per_class=1)
     monkeypatch.chdir(clone)
     config = Config.fromfile(files['pet_folders'])
+    init_default_scope('mmpretrain')  # As every Runner does.
     for split in ('train', 'val', 'test'):
         loader = config[f'{split}_dataloader']
         loader.update(num_workers=0, persistent_workers=False)

@@ -97,6 +97,7 @@ def test_what_the_hub_refuses(hub, repository, names, message):
 def test_a_hub_that_cannot_be_reached_is_named_with_the_setting_that_saves_the_attempts(offline, hub, monkeypatch):
     hub.shutdown()
     hub.server_close()  # Connections are refused.
+    monkeypatch.setattr('time.sleep', lambda _: None)  # The client waits between its attempts.
     monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', offline)
     with pytest.raises(DownloadError, match=r'cannot be reached.*`hf download a/open`') as error:
         HubFile('a/open', ('config.json',)).fetch()
