@@ -21,7 +21,7 @@ def find_output(sample: Mapping[str, Any], metric: BaseMetric) -> Any:
     if metric.model_output not in sample:
         raise ConfigError(
             f'{type(metric).__name__}: the predictions contain no {metric.model_output}. Add '
-            "dict(type='EvaluationOutputsHook') to custom_hooks,"
-            '  as in configs/_base_/runtime.py, and evaluate without test-time augmentation'
+            "dict(type='EvaluationOutputsHook') to custom_hooks, as in configs/_base_/runtime.py, and evaluate without "
+            'test-time augmentation'
         )
     return sample[metric.model_output]
