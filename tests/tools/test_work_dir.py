@@ -49,7 +49,8 @@ def end_of_ranks(config, limit, *flags):
         for rank in range(2)
     ]
     errors = [rank.communicate(timeout=300)[1] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [1, 1], errors
+    # Rarely torch aborts a rank that exits, after its message, while threads of the process group still run.
+    assert {rank.returncode for rank in ranks} <= {1, -signal.SIGABRT}, errors
     return errors
 
 
