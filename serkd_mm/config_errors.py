@@ -39,6 +39,23 @@ def suggest(name: str, valid: Iterable[str]) -> str:
     return f'Valid: {", ".join(map(repr, valid[:20]))}.' if valid else 'There is none.'
 
 
+def first_names(names: Iterable[str]) -> str:
+    """Return the first few of many names, for a message."""
+    names = list(names)
+    return f'{", ".join(names[:8])}{", ..." if len(names) > 8 else ""}'
+
+
+def first_lines(error: Exception, width: int | None = None) -> str:
+    """Return the first few lines of a message of torch after its title, as one.
+
+    Args:
+        error: The error.
+        width: Number of characters that are kept of each line. Default: None, all.
+    """
+    lines = [line.strip().rstrip('.') for line in str(error).splitlines()]
+    return '; '.join(line[:width] for line in lines[1:4] or lines) + ('; ...' if len(lines) > 4 else '')
+
+
 def check_keys(config: Mapping, valid: Iterable[str], key: str) -> None:
     """Raise if a config has unknown keys.
 

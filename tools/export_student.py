@@ -32,10 +32,9 @@ from serkd_mm.heads import TRAINABLE_HEADS
 from serkd_mm.hooks.complete_checkpoint_hook import load_all_weights
 from serkd_mm.model_sources import find_model
 from serkd_mm.model_sources.extras import import_optional
+from serkd_mm.model_sources.timm_source import net_settings
 
 SUFFIXES = ('.pth', '.safetensors')
-# Settings of mmpretrain's wrappers of timm and Hugging Face, which are not those of the net.
-WRAPPER_SETTINGS = ('type', 'model_name', 'pretrained', 'loss', 'train_cfg', 'with_cp', 'data_preprocessor', 'init_cfg')
 
 
 class ExportError(UserError, ValueError):
@@ -152,21 +151,18 @@ def timm_call(source: Any, student: nn.Module, weights: dict[str, torch.Tensor],
     Raises:
         ExportError: timm cannot load the weights with the settings of the config.
     """
-    timm, config = import_optional('timm', str(path)), dict(source.config)
-    settings = {name: value for name, value in config.items() if name not in WRAPPER_SETTINGS}
+    timm, settings = import_optional('timm', str(path)), net_settings(source.config)
+    name = settings.pop('model_name')
     if headless:
         settings['num_classes'] = 0
     elif getattr(student.model, 'num_classes', None) is not None:
         settings['num_classes'] = student.model.num_classes
-    arguments = ', '.join([repr(config['model_name']), *(f'{name}={value!r}' for name, value in settings.items())])
     try:
-        timm.create_model(config['model_name'], pretrained=False, **settings).load_state_dict(weights, strict=True)
+        timm.create_model(name, pretrained=False, **settings).load_state_dict(weights, strict=True)
     except RuntimeError as error:
-        raise ExportError(
-            f'timm.create_model({config["model_name"]!r}, {settings}) does not load the weights: {error}'
-        ) from error
-    arguments = ''.join(f', {name}={value!r}' for name, value in settings.items())
-    return f'timm.create_model({config["model_name"]!r}{arguments}, checkpoint_path={str(path)!r})'
+        raise ExportError(f'timm.create_model({name!r}, {settings}) does not load the weights: {error}') from error
+    arguments = ''.join(f', {setting}={value!r}' for setting, value in settings.items())
+    return f'timm.create_model({name!r}{arguments}, checkpoint_path={str(path)!r})'
 
 
 def mmpretrain_call(model: Any, source: Any, headless: bool, path: Path) -> str:

@@ -29,7 +29,7 @@ from serkd_mm.distillers.model_parts import num_classes_of, pooled_features
 from serkd_mm.distillers.teacher_names import teacher_key, teacher_settings
 from serkd_mm.errors import one_line_errors
 from serkd_mm.fileio.urls import conceal_teacher
-from serkd_mm.hooks.data_errors import innermost_datasets
+from serkd_mm.hooks.data_errors import innermost_datasets, lacks
 from serkd_mm.hooks.teacher_classes_hook import compare_names
 from serkd_mm.runner import CheckedRunner, check_config
 
@@ -162,7 +162,7 @@ def use_labels(runner: CheckedRunner, config: Config) -> None:
     """
     dataset, model = runner.build_dataloader(config.test_dataloader).dataset, runner.model
     for part in innermost_datasets(dataset):
-        if hasattr(part, 'get_data_info') and len(part) and 'gt_label' not in part.get_data_info(0):
+        if lacks(part, 'gt_label'):
             raise ConfigError('val_dataloader: the images have no labels that predictions could be compared with')
     classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
     chosen = model.teacher.classes

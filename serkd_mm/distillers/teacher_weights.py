@@ -9,7 +9,7 @@ import torch
 from mmengine.dist import all_gather_object
 from torch import nn
 
-from ..config_errors import ConfigError
+from ..config_errors import ConfigError, first_lines, first_names
 from ..errors import raise_on_all_ranks
 from ..fileio.downloads import DownloadError
 from ..fileio.safe_loading import CheckpointError, read_checkpoint
@@ -99,7 +99,7 @@ def _load(model: nn.Module, file: File, key: str, convert: Convert | None) -> in
     try:
         missing, unexpected = model.load_state_dict(state_dict, strict=False)
     except RuntimeError as error:
-        raise ConfigError(f'{where} is of another architecture: {_one_line(error)}. {_advice(key)}') from error
+        raise ConfigError(f'{where} is of another architecture: {first_lines(error)}. {_advice(key)}') from error
     missing = [name for name in missing if not name.endswith('num_batches_tracked')]
     if missing or unexpected:
         raise ConfigError(
@@ -122,14 +122,8 @@ def _advice(key: str) -> str:
     return f'Is {key.removesuffix(".checkpoint")}.model the config that these weights were trained with?'
 
 
-def _one_line(error: Exception) -> str:
-    """The first few lines of a message of torch, as one."""
-    lines = [line.strip().rstrip('.') for line in str(error).splitlines()]
-    return '; '.join(lines[1:4] or lines) + ('; ...' if len(lines) > 4 else '')
-
-
 def _listed(title: str, names: list[str]) -> str:
     """The first few of many names, for a message."""
     if not names:
         return ''
-    return f'{title} ({len(names)}): {", ".join(names[:8])}{", ..." if len(names) > 8 else ""}.'
+    return f'{title} ({len(names)}): {first_names(names)}.'

@@ -1,12 +1,12 @@
 """What a checkpoint must hold to be the weights of a trained model."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..config_errors import ConfigError
+from ..config_errors import ConfigError, first_names
 
 # Prefixes of entries in some checkpoints that are not weights of the model.
 _NOT_WEIGHTS = ('data_preprocessor.', 'distill.')
@@ -46,7 +46,8 @@ def read_state_dict(checkpoint: Any, where: str) -> dict[str, torch.Tensor]:
     doubled = [name for name in checkpoint if name.startswith('module.') and name.removeprefix('module.') in checkpoint]
     if doubled:
         raise ConfigError(
-            f'{where} holds weights twice, with and without the prefix "module.": {_first(doubled)}. Remove one of the two'
+            f'{where} holds weights twice, with and without the prefix "module.": {first_names(doubled)}. Remove one of the '
+            'two'
         )
     names = ((name.removeprefix('module.'), value) for name, value in checkpoint.items())
     return {name: value for name, value in names if not name.startswith(_NOT_WEIGHTS)}
@@ -70,15 +71,17 @@ def check_weights(state_dict: Mapping[str, torch.Tensor], model: nn.Module, wher
     wrong = [f'{name} ({_type(value)})' for name, value in state_dict.items() if not _fits(value, own.get(name))]
     if wrong:
         raise ConfigError(
-            f'{where} holds tensors that are not plain weights of this model: {_first(wrong)}. Quantized, complex and '
+            f'{where} holds tensors that are not plain weights of this model: {first_names(wrong)}. Quantized, complex and '
             'sparse weights are not converted; save the weights as float32'
         )
     broken = [name for name, value in state_dict.items() if not _is_finite(value, own.get(name))]
     if broken:
-        raise ConfigError(f'{where} holds weights that are NaN or infinite: {_first(broken)}. Use an earlier checkpoint')
+        raise ConfigError(
+            f'{where} holds weights that are NaN or infinite: {first_names(broken)}. Use an earlier checkpoint'
+        )
     negative = [name for name, value in state_dict.items() if name.endswith('running_var') and (value < 0).any()]
     if negative:
-        raise ConfigError(f'{where} holds negative variances: {_first(negative)}. Use an earlier checkpoint')
+        raise ConfigError(f'{where} holds negative variances: {first_names(negative)}. Use an earlier checkpoint')
 
 
 def _fits(value: torch.Tensor, own: torch.Tensor | None) -> bool:
@@ -106,8 +109,3 @@ def _type(value: torch.Tensor) -> str:
     """The type of a tensor, for a message."""
     layout = '' if value.layout is torch.strided else f', {value.layout}'.replace('torch.', '')
     return f'{value.dtype}{layout}{", without data" if value.is_meta else ""}'.replace('torch.', '')
-
-
-def _first(names: Iterable[str]) -> str:
-    names = list(names)
-    return f'{", ".join(names[:8])}{", ..." if len(names) > 8 else ""}'

@@ -43,3 +43,8 @@ def innermost_datasets(dataset: Dataset) -> Iterator[Dataset]:
         yield from innermost_datasets(part)
     if not inner:
         yield dataset
+
+
+def lacks(dataset: BaseDataset, *fields: str) -> bool:
+    """Return whether the first image of a dataset has none of these annotations; False if the dataset cannot say."""
+    return hasattr(dataset, 'get_data_info') and len(dataset) > 0 and not set(fields) & set(dataset.get_data_info(0))

@@ -10,7 +10,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from ..config_errors import ConfigError
 from ..distillers import RelationDistiller
 from ..distillers.cached_teacher import CachedTeacher
-from .data_errors import DataError, innermost_datasets
+from .data_errors import DataError, innermost_datasets, lacks
 from .runner_models import unwrapped_model
 
 
@@ -77,7 +77,7 @@ def _check(metric: BaseMetric, split: str, runner: Runner, loop: BaseLoop) -> No
                 'strategy.model_wrapper.auto_wrap_policy shards them. Remove auto_wrap_policy, or train with DDP'
             )
         for part in innermost_datasets(loop.dataloader.dataset):
-            if hasattr(part, 'get_data_info') and len(part) and 'gt_label' not in part.get_data_info(0):
+            if lacks(part, 'gt_label'):
                 raise DataError(
                     f'{key}: {name} compares labels, and the images of {split}_dataloader have none. Use images '
                     "with labels, or, while training, dict(type='DistillationLosses')"

@@ -8,7 +8,7 @@ from mmpretrain.registry import HOOKS
 
 from ..config_errors import ConfigError
 from ..distillers.model_parts import is_wrapper, num_classes_of
-from .data_errors import DataError, innermost_datasets, labeled_datasets
+from .data_errors import DataError, innermost_datasets, labeled_datasets, lacks
 from .runner_models import unwrapped_model
 
 
@@ -62,7 +62,7 @@ def _check_topk(runner: Runner, num_outputs: int) -> None:
 
 
 def _check_there_are_labels(key: str, dataset: BaseDataset) -> None:
-    if hasattr(dataset, 'get_data_info') and len(dataset) and not {'gt_label', 'gt_score'} & set(dataset.get_data_info(0)):
+    if lacks(dataset, 'gt_label', 'gt_score'):
         raise DataError(
             f"{key}: the images have no labels, which the student's task loss needs. Train without labels with "
             'model.losses.loss_cls=None, or use a dataset with labels (with_label=True)'

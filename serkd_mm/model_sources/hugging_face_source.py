@@ -11,7 +11,7 @@ from mmengine.config import ConfigDict
 from mmengine.logging import print_log
 from torch import nn
 
-from ..config_errors import ConfigError
+from ..config_errors import ConfigError, first_names
 from .extras import import_optional
 from .hub_file import HubFile
 from .hugging_face_files import check_name, find_weights_file, read_config, read_image_processor
@@ -107,10 +107,10 @@ class HuggingFaceSource(ModelSource):
             'unexpected': _of_the_model(unexpected, model.model),
         }
         if any(wrong.values()):
-            listed = '; '.join(f'{title} ({len(names)}): {_first(names)}' for title, names in wrong.items() if names)
+            listed = '; '.join(f'{title} ({len(names)}): {first_names(names)}' for title, names in wrong.items() if names)
             raise ConfigError(f'{where} does not match hf:{self.name}: {listed}')
         if unexpected:
-            print_log(f'{where}: not part of the vision model, and not loaded: {_first(unexpected)}', logger='current')
+            print_log(f'{where}: not part of the vision model, and not loaded: {first_names(unexpected)}', logger='current')
         return net.state_dict()
 
 
@@ -134,10 +134,6 @@ def _quiet() -> Iterator[None]:
         log.set_verbosity(before)
         if bars:
             log.enable_progress_bar()
-
-
-def _first(names: list[str]) -> str:
-    return f'{", ".join(names[:8])}{", ..." if len(names) > 8 else ""}'
 
 
 def _preprocessor(processor: Mapping[str, Any], where: str) -> ConfigDict:

@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 from mmpretrain.models import BaseClassifier
 from torch import nn
 
-from ..config_errors import ConfigError, build_module
+from ..config_errors import ConfigError, build_module, first_names
 from .hub_file import HubFile
 from .preprocessors import check_preprocessor
 from .weights_file import WeightsFile, published_hash
@@ -133,8 +133,7 @@ def log_left_out(state_dict: Mapping[str, torch.Tensor], converted: Mapping[str,
     """
     names = left_out(state_dict, converted)
     if names:
-        shown = f'{", ".join(names[:8])}{", ..." if len(names) > 8 else ""}'
-        print_log(f'{where}: changed or left out by the conversion: {shown}', logger='current')
+        print_log(f'{where}: changed or left out by the conversion: {first_names(names)}', logger='current')
 
 
 def left_out(weights: Mapping[str, torch.Tensor], others: Mapping[str, torch.Tensor]) -> list[str]:

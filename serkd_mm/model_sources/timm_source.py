@@ -10,7 +10,7 @@ from mmengine.config import ConfigDict
 from mmengine.logging import print_log
 from torch import nn
 
-from ..config_errors import ConfigError, suggest
+from ..config_errors import ConfigError, first_lines, first_names, suggest
 from ..seeding import seeded
 from .extras import import_optional
 from .hub_file import HubFile
@@ -87,7 +87,7 @@ class TimmSource(ModelSource):
 
     def takes_weights(self) -> bool:
         """Return whether timm reshapes the weights for another image size, tried without data; of some nets it cannot."""
-        settings = {name: value for name, value in self.config.items() if name not in _WRAPPER_SETTINGS}
+        settings = net_settings(self.config)
         create_model = import_optional('timm', self.shown).create_model
         overlay = settings.pop('pretrained_cfg_overlay', {})
         try:
@@ -119,14 +119,14 @@ class TimmSource(ModelSource):
             state_dict = self._without_head(state_dict, where)
         if same_shapes(state_dict, own):
             return state_dict
-        settings = {name: value for name, value in self.config.items() if name not in _WRAPPER_SETTINGS}
+        settings = net_settings(self.config)
         # timm drops a classifier without a word where the number of classes differs: so it must not see a difference.
         overlay = {**settings.pop('pretrained_cfg_overlay', {}), 'num_classes': model.model.num_classes}
         pretrained = {'pretrained': True, 'pretrained_cfg_overlay': {**overlay, 'state_dict': dict(state_dict)}}
         try:
             converted = self._created(**settings, **pretrained)
         except Exception as error:  # timm's converters raise many kinds of errors for weights of another model.
-            raise ConfigError(f'{where} does not match {self._shown_model}: {_one_line(error)}') from error
+            raise ConfigError(f'{where} does not match {self._shown_model}: {first_lines(error, width=200)}') from error
         # Some of timm's builders decide that weights may be missing, and do not say which were.
         if unknown := left_out(converted, state_dict):
             fresh = self._created(**settings)
@@ -148,12 +148,10 @@ class TimmSource(ModelSource):
         names = [name for name in names if fresh[name].is_floating_point()]
         random = [name for name in names if fresh[name].min() != fresh[name].max()]
         if random:
-            raise ConfigError(
-                f'{where} does not match {self._shown_model}: missing ({len(random)}): {", ".join(random[:8])}'
-            )
+            raise ConfigError(f'{where} does not match {self._shown_model}: missing ({len(random)}): {first_names(random)}')
         if names:
             print_log(
-                f'{where} has no {", ".join(names[:8])}{", ..." if len(names) > 8 else ""}, which keep their initial values',
+                f'{where} has no {first_names(names)}, which keep their initial values',
                 logger='current',
                 level=logging.WARNING,
             )
@@ -173,17 +171,16 @@ class TimmSource(ModelSource):
         return f'timm:{self.config.model_name}'
 
 
+def net_settings(config: Mapping) -> dict[str, Any]:
+    """Return the arguments of ``timm.create_model`` in a dict of type ``TimmClassifier``."""
+    return {name: value for name, value in config.items() if name not in _WRAPPER_SETTINGS}
+
+
 def _hub_names(name: str | None) -> tuple[str, ...]:
     """The names that a file of weights may have in a repository of timm; of one format each, the safe one first."""
     if name is None:
         return 'model.safetensors', 'pytorch_model.bin'
     return (name,) if name.endswith('.safetensors') else (f'{name.rpartition(".")[0]}.safetensors', name)
-
-
-def _one_line(error: Exception) -> str:
-    """The first few lines of a message of torch, as one."""
-    lines = [line.strip().rstrip('.') for line in str(error).splitlines()]
-    return '; '.join(line[:200] for line in lines[1:4] or lines) + ('; ...' if len(lines) > 4 else '')
 
 
 def _pretrained_cfg(name: Any, where: str) -> dict[str, Any] | None:
