@@ -1,4 +1,4 @@
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -88,12 +88,18 @@ class DistillationObjective(nn.Module):
                 taps.setdefault(tap, []).append(name)
         return taps
 
-    def forward(self, student: Features, targets: Targets) -> dict[str, torch.Tensor]:
+    @property
+    def readers_of_labels(self) -> list[str]:
+        """Names of the losses that need labels."""
+        return [name for name, by_tap in self.losses.items() if any(loss.needs_labels for loss in by_tap.values())]
+
+    def forward(self, student: Features, targets: Targets, labels: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         """Compute the weighted losses by name.
 
         Args:
             student: The student's features by tap.
             targets: What the losses compare them with, from :meth:`targets` or from a cache of the teacher's outputs.
+            labels: Probabilities of the classes ``(B, K)``, needed if a loss reads labels. Default: None.
 
         Raises:
             ConfigError: The features do not fit a view or a loss.
@@ -107,9 +113,15 @@ class DistillationObjective(nn.Module):
                 own = tokens[source, tap] if source in self.views else student[tap].tensor
                 where = source if len(by_tap) == 1 else f'{source}, tap {tap}'
                 with prefix_errors(f'model.losses.{name} ({type(loss).__name__} on {where!r})'):
-                    values.append(loss(own, targets.tensors[name, tap]))
+                    extra = (labels,) if loss.needs_labels else ()
+                    values.append(loss(own, targets.tensors[name, tap], *extra))
             losses[name] = torch.stack(values).mean()
         return losses
+
+    def scheduled(self) -> Iterator[tuple[str, BaseDistillationLoss]]:
+        """Yield the losses with a setting that changes over the training, with their names; one for each tap."""
+        for name, by_tap in self.losses.items():
+            yield from ((name, loss) for loss in by_tap.values() if loss.schedules)
 
     @torch.no_grad()
     def targets(self, features: Features, teacher: str | None = None) -> Targets:
@@ -247,8 +259,8 @@ def _build_loss(name: str, config: Any, readable: set[str]) -> tuple[nn.Module, 
     key = f'model.losses.{name}'
     if not name.startswith('loss_') or name == 'loss_cls':
         raise ConfigError(
-            f"{key}: the name must start with 'loss_', so that mmengine adds it up; 'loss_cls' is the student's task loss, "
-            'which can only be removed, with loss_cls=None'
+            f"{key}: the name must start with 'loss_', so that mmengine adds it up, and not be 'loss_cls', the student's "
+            'task loss'
         )
     if not isinstance(config, Mapping):
         raise ConfigError(f'{key} must be a dict, but is {config!r}')

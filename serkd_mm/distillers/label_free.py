@@ -16,8 +16,8 @@ from ..model_sources import ModelSource
 from .default_taps import default_taps
 from .model_parts import head_modules, num_classes_of
 from .taps import Taps
+from .task_loss import TASK_LOSS
 
-TASK_LOSS = 'loss_cls'
 _TAPS = 'model.student.taps'
 
 
@@ -75,12 +75,13 @@ def _mixing_alone(config: Any) -> Any:
     return config
 
 
-def check_losses(model: nn.Module, losses: Mapping, label_free: bool) -> None:
-    """Check that there is a loss, and a class head for the task loss.
+def check_losses(model: nn.Module, losses: Mapping, readers_of_labels: Iterable[str], label_free: bool) -> None:
+    """Check that there is a loss, a class head for the task loss, and labels for the losses that need them.
 
     Args:
         model: The student.
         losses: The distillation losses.
+        readers_of_labels: Names of those that need labels.
         label_free: Whether the task loss is left out.
 
     Raises:
@@ -88,6 +89,11 @@ def check_losses(model: nn.Module, losses: Mapping, label_free: bool) -> None:
     """
     if label_free and not losses:
         raise ConfigError(f'model.losses: {TASK_LOSS} is None and there is no other loss, so nothing would be trained')
+    if label_free and (names := ', '.join(readers_of_labels)):
+        raise ConfigError(
+            f'model.losses: {names} reads labels, but {TASK_LOSS}=None trains without any. Remove it, or keep the labels '
+            f'with {TASK_LOSS}=dict(loss_weight=0.0)'
+        )
     if not label_free and num_classes_of(model) == 0:
         raise ConfigError(
             f"model.student.model has no class head, which the student's task loss needs. Train without labels with "

@@ -1,5 +1,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import NoneType
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from .student_checkpoints import register_plain_student_hooks
 from .student_weights import StudentWeights
 from .students import build_student, tap_names, tap_student
 from .targets import Targets
+from .task_loss import TASK_LOSS, TaskLoss, soft_labels
 from .teacher_names import teacher_settings
 from .teachers import build_teachers
 
@@ -46,8 +48,9 @@ class RelationDistiller(BaseClassifier):
             is for evaluation: losses are not built either, and it cannot be trained. Default: None.
         views: Views by name, ``dict(tap, tokenizer, merger, refiner=None)``, see :class:`View`. Default: None.
         losses: Losses by name, ``dict(type, on, ...)``, see :class:`DistillationObjective`. ``loss_cls`` is the student's
-            task loss; ``loss_cls=None`` trains without labels. What no loss reads, such as the class head, is then frozen,
-            and a part of the backbone that no loss reads is an error. Default: None.
+            task loss; ``loss_cls=dict(loss_weight=0.5)`` weights it, see :class:`TaskLoss`, and ``loss_cls=None`` trains
+            without labels. What no loss reads, such as the class head, is then frozen, and a part of the backbone that no
+            loss reads is an error. Default: None.
         input_size: Channels, height and width of the images of the dry run that finds shapes and errors while the model is
             built. A student whose size is fixed, as that of many models of timm, is built for it. Default: None, the size
             of the student's backbone, or 3 x 224 x 224.
@@ -107,8 +110,10 @@ class RelationDistiller(BaseClassifier):
         execution = ExecutionOptions.from_config(student, 'model.student')
         execution.apply_memory_format(self.student)
         taps = student.get('taps')
+        losses = dict(losses or {}) if isinstance(losses, (Mapping, NoneType)) else losses
+        self.task_loss = TaskLoss(losses.pop(TASK_LOSS, None) if isinstance(losses, dict) else None)
         self.distill = DistillationObjective(views, losses, tap_names(taps), list(teachers) if several else None)
-        check_losses(self.student, self.distill.losses, self.label_free)
+        check_losses(self.student, self.distill.losses, self.distill.readers_of_labels, self.label_free)
         self.student_taps = tap_student(self.student, taps, self.distill.used_taps, input_size, self.label_free)
         self.teachers.update(build_teachers(teachers, several, self.distill, self.student, input_size))
         dry_run(self, input_size)
@@ -174,8 +179,10 @@ class RelationDistiller(BaseClassifier):
         if self.label_free:
             return self.distill(self._run_student(inputs, self.student)[0], targets)
         student, task_losses = self._run_student(inputs, partial(self.student.loss, data_samples=data_samples))
-        task_losses = {'loss_cls' if name == 'loss' else name: value for name, value in task_losses.items()}
-        return {**task_losses, **self.distill(student, targets)}
+        labels = None
+        if self.distill.readers_of_labels:
+            labels = soft_labels(data_samples, num_classes_of(self.student), inputs.device)
+        return {**self.task_loss(task_losses), **self.distill(student, targets, labels)}
 
     def targets(self, inputs: torch.Tensor, data_samples: list[DataSample]) -> Targets:
         """Return what the losses compare the student with: computed by each teacher, or read from a cache.

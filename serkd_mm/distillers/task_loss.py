@@ -1,0 +1,56 @@
+"""The student's own task loss: its weight, and the labels that some distillation losses read beside it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from mmpretrain.structures import DataSample
+from torch import nn
+
+from ..config_errors import check_keys, prefix_errors
+from ..losses.base_loss import check_weight
+from ..losses.schedules import ScheduledSettings
+
+TASK_LOSS = 'loss_cls'
+_KEY = f'model.losses.{TASK_LOSS}'
+
+
+class TaskLoss(ScheduledSettings, nn.Module):
+    """The weight of the student's task loss, which is computed by its head.
+
+    Args:
+        config: ``model.losses.loss_cls``: ``dict(loss_weight=1.0)``, a number or a schedule as for the other losses.
+            Default: None, 1.0.
+
+    Raises:
+        ConfigError: There is another setting, or the weight is wrong.
+    """
+
+    def __init__(self, config: Any = None) -> None:
+        super().__init__()
+        check_keys(config or {}, ['loss_weight'], _KEY)
+        with prefix_errors(_KEY):
+            self.set_scheduled('loss_weight', (config or {}).get('loss_weight', 1.0), check_weight)
+
+    def forward(self, losses: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Weight the outputs of the student's ``loss``, and name the task loss ``loss_cls``.
+
+        Args:
+            losses: Losses, whose names have 'loss' in them, and other scalars, by name.
+        """
+        weighted = {name: self.loss_weight * value if 'loss' in name else value for name, value in losses.items()}
+        return {TASK_LOSS if name == 'loss' else name: value for name, value in weighted.items()}
+
+
+def soft_labels(data_samples: Sequence[DataSample], num_classes: int, device: torch.device) -> torch.Tensor:
+    """Return the labels of a batch as probabilities of the classes, float32 ``(B, num_classes)``.
+
+    Args:
+        data_samples: With soft labels, as Mixup makes them, or with classes.
+        num_classes: Number of classes.
+        device: Where to.
+    """
+    if 'gt_score' in data_samples[0]:
+        return torch.stack([sample.gt_score for sample in data_samples]).to(device, torch.float32)
+    classes = torch.cat([sample.gt_label for sample in data_samples]).to(device)
+    return nn.functional.one_hot(classes, num_classes).float()
