@@ -7,7 +7,7 @@ import torch
 from mmpretrain.structures import DataSample
 from torch import nn
 
-from ..config_errors import check_keys, prefix_errors
+from ..config_errors import ConfigError, check_keys, prefix_errors
 from ..losses.base_loss import check_weight
 from ..losses.schedules import ScheduledSettings
 
@@ -28,9 +28,15 @@ class TaskLoss(ScheduledSettings, nn.Module):
 
     def __init__(self, config: Any = None) -> None:
         super().__init__()
-        check_keys(config or {}, ['loss_weight'], _KEY)
+        config = {} if config is None else config
+        if isinstance(config, Mapping) and 'type' in config:
+            raise ConfigError(
+                f"{_KEY} is the student's own task loss, which its head computes; its only setting is loss_weight. Give a "
+                f'distillation loss another name than {TASK_LOSS!r}'
+            )
+        check_keys(config, ['loss_weight'], _KEY)
         with prefix_errors(_KEY):
-            self.set_scheduled('loss_weight', (config or {}).get('loss_weight', 1.0), check_weight)
+            self.set_scheduled('loss_weight', config.get('loss_weight', 1.0), check_weight)
 
     def forward(self, losses: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Weight the outputs of the student's ``loss``, and name the task loss ``loss_cls``.
