@@ -19,6 +19,7 @@ METHODS = {
     'fitnet': 'FitNet',
     'rkd': 'RKD',
     'rrd': 'RRD',
+    'rrd-swapped': 'RRD, temperatures swapped',
     'sekd': 'SEKD',
     'serkd_direct': 'SeRKD, no merging',
     'serkd_avg-pool': 'SeRKD, average pooling',
