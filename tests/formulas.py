@@ -113,3 +113,50 @@ def spectral_projection(adjacency, cutoff, rotate=None):
             vectors[:, same] = vectors[:, same] @ rotation
     weights = values / (values + cutoff * len(values))
     return vectors @ torch.diag(weights) @ vectors.T
+
+
+def vitkd_mimicking(student, teacher, weight, bias):
+    """ViTKD's mimicking loss, number by number: squared error of mapped tokens, summed, over the number of images."""
+    total = 0.0
+    for own, other in zip(student.double().flatten(0, 1), teacher.double().flatten(0, 1), strict=True):
+        for c in range(len(other)):
+            total += (sum(weight[c, d].double() * own[d] for d in range(len(own))) + bias[c].double() - other[c]) ** 2
+    return total / len(student)
+
+
+def vitkd_generation(student, teacher, masked, grid, layers, mask_ratio):
+    """ViTKD's generation loss, position by position; ``layers`` has weight and bias of the map, the mask token and convs."""
+    weight, bias, mask_token, first, first_bias, second, second_bias = (layer.double() for layer in layers)
+    total = 0.0
+    for image in range(len(student)):
+        places = {}
+        for number, token in enumerate(student[image].double()):
+            places[divmod(number, grid[1])] = mask_token if masked[image, number] else weight @ token + bias
+        hidden = {place: value.clamp(min=0) for place, value in _conv3x3(places, first, first_bias).items()}
+        rebuilt = _conv3x3(hidden, second, second_bias)
+        for number, token in enumerate(teacher[image].double()):
+            if masked[image, number]:
+                total += (rebuilt[divmod(number, grid[1])] - token).square().sum()
+    return total / len(student) / mask_ratio
+
+
+def _conv3x3(places, kernel, bias):
+    """A 3x3 convolution of vectors by (row, column), which are 0 outside."""
+    return {
+        (r, c): bias
+        + sum(
+            kernel[:, :, dr + 1, dc + 1] @ places[r + dr, c + dc]
+            for dr in (-1, 0, 1)
+            for dc in (-1, 0, 1)
+            if (r + dr, c + dc) in places
+        )
+        for r, c in places
+    }
+
+
+def gram_cka(x, y):
+    """Linear CKA of rows ``(N, C)`` by centered matrices of similarities between rows, ``(N, N)``."""
+    num = len(x)
+    centering = torch.eye(num, dtype=torch.float64) - 1 / num
+    own, other = (centering @ rows.double() @ rows.double().T @ centering for rows in (x, y))
+    return (own * other).sum() / ((own * own).sum() * (other * other).sum()).sqrt()

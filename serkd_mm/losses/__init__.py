@@ -6,6 +6,7 @@ from .instance_relation_losses import InstanceAngleLoss, InstanceDistanceLoss
 from .logit_losses import HardLabelLoss, LogitKLLoss
 from .rrd_loss import RRDLoss
 from .token_relation_losses import TokenAngleLoss, TokenDistanceLoss
+from .vitkd_losses import ViTKDGenerationLoss, ViTKDMimickingLoss
 
 __all__ = [
     'ChannelGraphLoss',
@@ -17,4 +18,6 @@ __all__ = [
     'RRDLoss',
     'TokenAngleLoss',
     'TokenDistanceLoss',
+    'ViTKDGenerationLoss',
+    'ViTKDMimickingLoss',
 ]
