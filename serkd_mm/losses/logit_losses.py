@@ -18,10 +18,13 @@ class LogitLoss(BaseDistillationLoss):
     teacher_content = 'logits'
 
     @abstractmethod
-    def divergence(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        """Compute the loss between logits ``(B, K)`` and ``(B, K)`` in float32 or better."""
+    def divergence(self, student: torch.Tensor, teacher: torch.Tensor, *target: torch.Tensor) -> torch.Tensor:
+        """Compute the loss between logits ``(B, K)`` and ``(B, K)`` in float32 or better.
 
-    def compare(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        ``target`` is the labels ``(B, K)``, one argument, if the loss ``needs_labels``; otherwise nothing.
+        """
+
+    def compare(self, student: torch.Tensor, teacher: torch.Tensor, *target: torch.Tensor) -> torch.Tensor:
         """Compare logits ``(B, K)`` with logits ``(B, K)`` of the same classes.
 
         Raises:
@@ -33,7 +36,7 @@ class LogitLoss(BaseDistillationLoss):
                 f'but got student {tuple(student.shape)} and teacher {tuple(teacher.shape)}. The setting `classes` of the '
                 "teacher selects those of its classes that are the student's"
             )
-        return self.divergence(at_least_float32(student), at_least_float32(teacher))
+        return self.divergence(at_least_float32(student), at_least_float32(teacher), *target)
 
 
 @MODELS.register_module()
