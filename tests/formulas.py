@@ -160,3 +160,71 @@ def gram_cka(x, y):
     centering = torch.eye(num, dtype=torch.float64) - 1 / num
     own, other = (centering @ rows.double() @ rows.double().T @ centering for rows in (x, y))
     return (own * other).sum() / ((own * own).sum() * (other * other).sum()).sqrt()
+
+
+def formula_dist(student, teacher, beta, gamma, tau):
+    """DIST: one minus Pearson's correlation of the probabilities, of each image and of each class; ``(B, K)``."""
+    student, teacher = (_probabilities(logits, tau) for logits in (student, teacher))
+    images, classes = len(student), len(student[0])
+    inter = sum(1 - _pearson(student[b], teacher[b]) for b in range(images)) / images
+    columns = [[[row[k] for row in side] for side in (student, teacher)] for k in range(classes)]
+    intra = sum(1 - _pearson(*pair) for pair in columns) / classes
+    return tau**2 * (beta * inter + gamma * intra)
+
+
+def formula_dkd(student, teacher, classes, alpha, beta, tau):
+    """DKD: divergence of (p_y, 1 - p_y), and of the probabilities of the other classes among themselves."""
+    total = 0.0
+    for b, own in enumerate(classes):
+        p_student, p_teacher = (_probabilities(logits, tau)[b] for logits in (student, teacher))
+        pairs = [(p_student[own], p_teacher[own])]
+        pairs.append(tuple(sum(p for k, p in enumerate(side) if k != own) for side in (p_student, p_teacher)))
+        total += alpha * sum(t * (t / s).log() for s, t in pairs)
+        total += beta * sum(t * (t / s).log() for s, t in zip(*_without(student, teacher, b, own, tau), strict=True))
+    return tau**2 * total / len(classes)
+
+
+def formula_nkd(student, teacher, classes, gamma, tau):
+    """NKD: cross-entropy of the class of the label, and of the probabilities of the other classes among themselves."""
+    total = 0.0
+    for b, own in enumerate(classes):
+        p_student, p_teacher = (_probabilities(logits, 1)[b] for logits in (student, teacher))
+        total -= p_teacher[own] * p_student[own].log()
+        pairs = zip(*_without(student, teacher, b, own, tau), strict=True)
+        total -= gamma * tau**2 * sum(t * s.log() for s, t in pairs)
+    return total / len(classes)
+
+
+def formula_dense_logits(student, teacher, ratio):
+    """The third term of CSKD, of dense logits ``(B, L, K)``."""
+    images, positions, classes = student.shape
+    total = 0.0
+    for b in range(images):
+        mean = [sum(teacher[b, i, k].double() for i in range(positions)) / positions for k in range(classes)]
+        for i in range(positions):
+            mixed = [float(ratio * teacher[b, i, k].double() + (1 - ratio) * mean[k]) for k in range(classes)]
+            total -= _probabilities(student[b], 1)[i][mixed.index(max(mixed))].log()
+    return total / (images * positions)
+
+
+def _without(student, teacher, image, own, tau):
+    """The probabilities of the classes other than ``own`` among themselves."""
+    others = [k for k in range(student.shape[1]) if k != own]
+    return [_probabilities(logits[image, others][None], tau)[0] for logits in (student, teacher)]
+
+
+def _probabilities(logits, tau):
+    """The softmax of each row, as lists."""
+    rows = []
+    for row in logits.double():
+        powers = [((x - row.max()) / tau).exp() for x in row]
+        rows.append([power / sum(powers) for power in powers])
+    return rows
+
+
+def _pearson(first, second):
+    """Pearson's correlation coefficient of two lists, with DIST's 1e-8 added to the product of the norms."""
+    first, second = ([x - sum(values) / len(values) for x in values] for values in (first, second))
+    squares = [sum(x * x for x in values) for values in (first, second)]
+    norms = [square.sqrt() if square > 0 else square for square in squares]
+    return sum(x * y for x, y in zip(first, second, strict=True)) / (norms[0] * norms[1] + 1e-8)

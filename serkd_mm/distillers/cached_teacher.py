@@ -13,6 +13,7 @@ from ..teacher_cache.canonical import canonical, first_difference
 from ..teacher_cache.manifest import Entry, serves
 from ..teacher_cache.view_records import set_record
 from .input_statistics import InputStatistics
+from .taps import canonical_path
 from .targets import GridShape, Reading, SourceTap, Targets
 from .teacher_classes import read_classes
 from .teacher_config import TEACHER_KEY, TEACHER_SETTINGS
@@ -151,7 +152,7 @@ class CachedTeacher:
     def _find(self, reading: Reading, taps: Any) -> int:
         """Number of the entry that a loss reads."""
         manifest = self._cache.manifest
-        path = (taps or manifest.taps).get(reading.tap)
+        path = canonical_path((taps or manifest.taps).get(reading.tap))
         if path is None:
             raise ConfigError(
                 f'{TEACHER_KEY}.taps has no {reading.tap!r}, which model.losses.{reading.loss} reads, and {CACHE_KEY}='

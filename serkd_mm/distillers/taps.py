@@ -1,8 +1,16 @@
-"""Taps: features collected from inside a model, given by module path."""
+"""Taps: features collected from inside a model, given by module path.
+
+A path names the module whose output is the feature, ``'backbone.layers[-1]'``. After it, separated by ``|``, may stand
+modules of the same model that are applied to the channels at every position: ``'backbone.layer4 | head.fc'`` is the dense
+logits of a CNN, and ``'backbone.layers[-1] | backbone.ln1 | head.layers.head_dist'`` those of a transformer's patch tokens.
+They must map each vector alone; norms with statistics of the batch are refused. They run after the model, and the student's
+are trained through them. Tokens keep their class tokens, which a tokenizer then removes; maps are ``(B, K, H, W)``.
+"""
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,6 +18,7 @@ from torch import nn
 
 from ..config_errors import ConfigError, suggest
 from ..tokenizers import Feature
+from .dense_features import apply_at_positions, check_row_module
 from .model_parts import num_extra_tokens_of
 
 _STEP = re.compile(r'(?:^|\.)(?P<name>\w+)|\[(?P<index>-?\d+)\]')
@@ -19,34 +28,48 @@ class _AllCollected(Exception):
     """Raised inside a model when its last tap has been collected, to end the run."""
 
 
+@dataclass(frozen=True)
+class _Tap:
+    """Where a path leads to.
+
+    Attributes:
+        module: The module whose output is the feature.
+        applied: Modules that are applied at every position of it.
+        num_extra_tokens: Number of leading class, distillation or register tokens; None if it is not known.
+    """
+
+    module: nn.Module
+    applied: tuple[nn.Module, ...]
+    num_extra_tokens: int | None
+
+
 class Taps:
     """Named taps into one model.
 
     Args:
         model: The model whose modules are tapped.
-        paths: Module path of each tap: names joined by dots, ``[i]`` into a list of modules, negative from its end.
+        paths: Module path of each tap: names joined by dots, ``[i]`` into a list of modules, negative from its end; and,
+            each after a ``|``, those of modules that are applied at every position.
         used: Names of the taps that a loss reads; the others are ignored.
         key: Config key of ``paths``, for messages.
 
     Raises:
-        ConfigError: A used tap is missing, or its path does not lead to a module.
+        ConfigError: A used tap is missing, its path does not lead to a module, or a module cannot be applied at every
+            position.
+
+    Attributes:
+        paths: Path of each used tap, in the form of :func:`canonical_path`.
     """
 
     def __init__(self, model: nn.Module, paths: Mapping[str, str] | None, used: Collection[str], key: str) -> None:
         self.paths = _select(paths, used, key)
         self.key = key
-        self._modules: dict[str, nn.Module] = {}
-        self._num_extra_tokens: dict[str, int | None] = {}
-        for name, path in self.paths.items():
-            trail = _follow(model, path, f'{key}.{name}')
-            self._modules[name] = trail[-1]
-            counts = [number for module in trail if (number := num_extra_tokens_of(module)) is not None]
-            self._num_extra_tokens[name] = counts[-1] if counts else None
+        self._taps = {name: _find_tap(model, path, f'{key}.{name}') for name, path in self.paths.items()}
 
     @property
     def modules(self) -> list[nn.Module]:
         """The tapped modules."""
-        return list(self._modules.values())
+        return [tap.module for tap in self._taps.values()]
 
     @contextmanager
     def record(self, image_size: tuple[int, int], stop: bool = False) -> Iterator[dict[str, Feature]]:
@@ -62,17 +85,18 @@ class Taps:
 
         Raises:
             ConfigError: A tapped module did not run, ran twice, did not return a single tensor, or ran without a graph in a
-                model that runs with one; or its output was modified in place afterwards.
+                model that runs with one; or its output was modified in place afterwards. Or a module that is applied at
+                every position does not fit.
         """
         features: dict[str, Feature] = {}
         versions: dict[str, int] = {}
         with ExitStack() as hooks:
-            for name, module in self._modules.items():
+            for name, tap in self._taps.items():
                 hook = self._hook(name, image_size, features, versions, stop)
-                hooks.enter_context(module.register_forward_hook(hook))
+                hooks.enter_context(tap.module.register_forward_hook(hook))
             with suppress(_AllCollected):
                 yield features
-        for name in self._modules:
+        for name in self._taps:
             if name not in features:
                 raise ConfigError(f'{self._where(name)} was not run by the model, so it has no feature to distill')
             # The losses would read what an inplace activation has made of it.
@@ -81,6 +105,10 @@ class Taps:
                     f'{self._where(name)}: the model modifies this output in place afterwards, mostly by an inplace '
                     'activation. Tap the module that does, or set inplace=False there'
                 )
+        # Only now, without hooks: another tap may be at a module that is applied here.
+        for name, tap in self._taps.items():
+            if tap.applied:
+                features[name] = apply_at_positions(features[name], tap.applied, self._where(name))
 
     def _hook(
         self, name: str, image_size: tuple[int, int], features: dict[str, Feature], versions: dict[str, int], stop: bool
@@ -99,15 +127,20 @@ class Taps:
                     '(with_cp=True), so a loss on it would not train the student. Tap the whole block, or do without '
                     'checkpointing'
                 )
-            features[name] = Feature(tensor, image_size, self._num_extra_tokens[name])
+            features[name] = Feature(tensor, image_size, self._taps[name].num_extra_tokens)
             versions[name] = _version(tensor)
-            if stop and len(features) == len(self._modules):
+            if stop and len(features) == len(self._taps):
                 raise _AllCollected
 
         return collect
 
     def _where(self, name: str) -> str:
         return f'{self.key}.{name}={self.paths[name]!r}'
+
+
+def canonical_path(path: Any) -> Any:
+    """Return the path of a tap with one space around each ``|``; caches find outputs by it. Anything else stays as it is."""
+    return ' | '.join(part.strip() for part in path.split('|')) if isinstance(path, str) else path
 
 
 def single_tensor(output: Any) -> torch.Tensor | None:
@@ -131,11 +164,22 @@ def _select(paths: Any, used: Collection[str], key: str) -> dict[str, str]:
     for name in sorted(used):
         if paths.get(name) is None:
             raise ConfigError(f'{key} has no {name!r}, which a view or loss reads. {suggest(name, paths)}')
-    return {name: paths[name] for name in sorted(used)}
+    return {name: canonical_path(paths[name]) for name in sorted(used)}
 
 
-def _follow(model: nn.Module, path: str, key: str) -> list[nn.Module]:
-    """The modules along a path, from the model itself to the one it names."""
+def _find_tap(model: nn.Module, path: Any, key: str) -> _Tap:
+    """Find the modules that the path of a tap names."""
+    first, *others = path.split(' | ') if isinstance(path, str) else [path]
+    trail = _follow(model, first, key)
+    counts = [number for module in trail if (number := num_extra_tokens_of(module)) is not None]
+    applied = tuple(_follow(model, other, key)[-1] for other in others)
+    for module in applied:
+        check_row_module(module, f'{key}={path!r}')
+    return _Tap(trail[-1], applied, counts[-1] if counts else None)
+
+
+def _follow(model: nn.Module, path: Any, key: str) -> list[nn.Module]:
+    """The modules along a path without ``|``, from the model itself to the one it names."""
     steps = list(_STEP.finditer(path)) if isinstance(path, str) else []
     if not steps or ''.join(step.group() for step in steps) != path:
         raise ConfigError(f"{key}={path!r} is not a module path such as 'backbone.layers[-1]'")

@@ -84,17 +84,18 @@ class SelectClasses(nn.Module):
         self.register_buffer('indices', torch.tensor(classes.indices), persistent=False)
 
     def forward(self, features: Mapping[str, Feature]) -> dict[str, Feature]:
-        """Select in each feature that is logits, ``(B, K)`` of the teacher's K classes; the others stay as they are.
+        """Select in each feature that is logits of the teacher's K classes, ``(B, K)`` or dense; others stay as they are.
 
         Args:
             features: The teacher's features by tap.
         """
-        return {
-            tap: replace(feature, tensor=feature.tensor.index_select(1, self.indices))
-            if feature.tensor.ndim == 2 and feature.tensor.shape[1] == self.num_classes
-            else feature
-            for tap, feature in features.items()
-        }
+        return {tap: self._select(feature) for tap, feature in features.items()}
+
+    def _select(self, feature: Feature) -> Feature:
+        dim = 2 if feature.tensor.ndim == 3 else 1
+        if (feature.tensor.ndim != 2 and not feature.is_dense) or feature.tensor.shape[dim] != self.num_classes:
+            return feature
+        return replace(feature, tensor=feature.tensor.index_select(dim, self.indices))
 
 
 def read_classes(setting: Any, owner: str) -> TeacherClasses | None:

@@ -103,7 +103,8 @@ class NKDLoss(DecoupledLoss):
     .. math::
         \mathcal L = - \frac 1 B \sum_i \Big( p^t_y \log p^s_y + \gamma \, \tau^2 \sum_{k \ne y} q^t_k \log q^s_k \Big).
 
-    These are cross-entropies: the loss of equal predictions is not 0.
+    The first part alone is smallest at p_y of the student = 1, not at that of the teacher. So the loss of equal predictions
+    is not 0 and has a gradient, which raises p_y as a label does, weighted by the teacher's p_y.
 
     Args:
         gamma: Factor of the part of the other classes. Default: 1.5, the authors' for convolutional networks.

@@ -27,9 +27,6 @@ class GridTokenizer(PatchTokenizer):
         Raises:
             ValueError: The tensor is neither, or its tokens form no grid with the aspect ratio of the image.
         """
-        tensor, image_size = feature.tensor, feature.image_size or (1, 1)
-        if tensor.ndim != 4:
+        if feature.tensor.ndim != 4:
             return super().forward(feature)
-        sides = tensor.shape[1:3], tensor.shape[2:4]  # One of them has the aspect ratio of the image.
-        first, last = (abs(height * image_size[1] - width * image_size[0]) for height, width in sides)
-        return tensor.movedim(3, 1) if first < last else tensor
+        return feature.tensor.movedim(3, 1) if feature.has_channels_last else feature.tensor
