@@ -16,6 +16,7 @@ except ImportError as error:
     ) from error
 
 from . import (
+    backbones,
     distillers,
     evaluation,
     heads,
@@ -35,6 +36,7 @@ allow_mmengine_checkpoints()
 
 __all__ = [
     '__version__',
+    'backbones',
     'distillers',
     'evaluation',
     'heads',

@@ -1,0 +1,8 @@
+# ResNet-32x4 on the labels of CIFAR-100, a teacher of the CRD benchmark (arXiv:1910.10699).
+_base_ = './_base_/cifar100.py'
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(type='CRDResNet', depth=32),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=100, in_channels=256, loss=dict(type='CrossEntropyLoss'), init_cfg=None),
+)

@@ -1,0 +1,8 @@
+# VGG-13 on the labels of CIFAR-100, a teacher of the CRD benchmark (arXiv:1910.10699).
+_base_ = './_base_/cifar100.py'
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(type='CRDVGG', depth=13),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=100, in_channels=512, loss=dict(type='CrossEntropyLoss'), init_cfg=None),
+)
