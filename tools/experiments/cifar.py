@@ -16,6 +16,10 @@ PAIRS = {'vit': 'ViT pair', 'cnn': 'CNN pair'}
 METHODS = {
     'labels': 'scratch (labels only)',
     'kd': 'KD',
+    'dist': 'DIST',
+    'dkd': 'DKD',
+    'nkd': 'NKD',
+    'cskd': 'CSKD',
     'fitnet': 'FitNet',
     'rkd': 'RKD',
     'rrd': 'RRD',
