@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
-from builders import build_distiller, images, training_config, unlabeled_config
+from builders import build_distiller, images, training_config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from training_variants import unlabeled_config
 
 from serkd_mm.config_errors import ConfigError
 from serkd_mm.distillers.model_parts import pooled_features

@@ -4,8 +4,9 @@ import copy
 import re
 
 import pytest
-from builders import training_config, use_repeatable_views
+from builders import training_config
 from mmengine.config import Config
+from training_variants import use_repeatable_views
 
 from serkd_mm.config_errors import ConfigError
 from serkd_mm.runner import check_config

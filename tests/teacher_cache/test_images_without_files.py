@@ -4,11 +4,12 @@ import pickle
 
 import numpy as np
 import pytest
-from builders import training_config, use_repeatable_views
+from builders import training_config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmpretrain.datasets import CIFAR10
 from mmpretrain.registry import DATASETS
+from training_variants import use_repeatable_views
 
 from serkd_mm.teacher_cache import RepeatableViews
 from serkd_mm.teacher_cache.fingerprints import data_differences, data_fingerprint

@@ -8,11 +8,12 @@ import cv2
 import numpy as np
 import PIL
 import pytest
-from builders import training_config, use_repeatable_views, write_images
+from builders import training_config, write_images
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import DATASETS
 from torch.utils.data import DataLoader
+from training_variants import use_repeatable_views
 
 from serkd_mm.errors import one_line
 from serkd_mm.teacher_cache import CacheError, Entry, Manifest, ShardWriter, TeacherCache, augmented_image_checksum

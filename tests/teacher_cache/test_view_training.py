@@ -5,11 +5,12 @@ import sys
 
 import pytest
 import torch
-from builders import run_ranks, training_config, use_repeatable_views, write_images
+from builders import run_ranks, training_config, write_images
 from checkpoints import assert_equal_files
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import distributed
+from training_variants import use_repeatable_views
 
 pytestmark = pytest.mark.usefixtures('runner_scope')
 

@@ -5,10 +5,11 @@ import subprocess
 
 import pytest
 import torch
-from builders import REPOSITORY, unlabeled_config, write_images
+from builders import REPOSITORY, write_images
 from cache_tool import cache_teacher, records_of, save_teacher, train, write_config
 from mmengine.config import Config
 from mmengine.runner import Runner
+from training_variants import unlabeled_config
 
 from serkd_mm.config_errors import ConfigError
 from serkd_mm.teacher_cache import CacheError

@@ -3,8 +3,9 @@
 import re
 
 import pytest
-from builders import REPOSITORY, build_distiller, distiller_config, images, run_forked, training_config, use_repeatable_views
+from builders import REPOSITORY, build_distiller, distiller_config, images, run_forked, training_config
 from caches import write_teacher_cache
+from training_variants import use_repeatable_views
 
 
 def describe(config, *options, succeed=True):

@@ -10,21 +10,10 @@ import mmengine
 import mmpretrain
 import pytest
 import torch
-from builders import (
-    CONFIGS,
-    EVALUATION,
-    REPOSITORY,
-    TIMM_STUDENT,
-    images,
-    read_config,
-    run_command,
-    run_python,
-    training_config,
-    unlabeled_config,
-    write_images,
-)
+from builders import CONFIGS, REPOSITORY, images, read_config, run_command, run_python, training_config, write_images
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
+from training_variants import EVALUATION, TIMM_STUDENT, unlabeled_config
 
 from serkd_mm.config_errors import ConfigError
 from serkd_mm.distillers.model_parts import pooled_features
