@@ -294,6 +294,11 @@ def run_command(*command, cwd: Path = REPOSITORY, succeed: bool = True, timeout:
     return done.stdout
 
 
+def python_path(*folders: Path) -> str:
+    """Return ``PYTHONPATH`` with some folders in front of those that it has."""
+    return os.pathsep.join(filter(None, [*map(str, folders), os.environ.get('PYTHONPATH')]))
+
+
 def free_port() -> int:
     """Return a port that no process listens to."""
     with socket.socket() as server:
@@ -317,7 +322,7 @@ def copy_repository(folder: Path) -> Path:
 
 def run_ranks(script: str, num_ranks: int, *arguments) -> None:
     """Run a test file as ``num_ranks`` processes; the last argument of each is its rank."""
-    path = os.pathsep.join([str(Path(__file__).parent), str(REPOSITORY)])
+    path = python_path(Path(__file__).parent, REPOSITORY)
     environment = {**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1'}
     command = [sys.executable, '-W', 'ignore', script, *map(str, arguments)]
     ranks = [subprocess.Popen([*command, str(rank)], env=environment) for rank in range(num_ranks)]

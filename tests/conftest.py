@@ -4,10 +4,15 @@ import functools
 import gc
 import logging
 import os
+from pathlib import Path
 
 import pytest
 import torch
 
+# Python imports sitecustomize from there when it starts.
+os.environ['PYTHONPATH'] = os.pathsep.join(
+    filter(None, [str(Path(__file__).parent / 'startup'), os.environ.get('PYTHONPATH')])
+)
 if not torch.cuda.is_available():
     os.environ.setdefault('TRITON_INTERPRET', '1')  # read on import, when kernels are defined
 
@@ -23,7 +28,7 @@ _MANAGERS = (MessageHub, MMLogger, DefaultScope, Visualizer)
 
 @pytest.fixture(scope='session', autouse=True)
 def frozen_imports():
-    """Exempt what the imports have made from garbage collection: mmengine collects for each data set, a third of a second."""
+    """Exempt what imports made from garbage collection: mmengine collects for each data set, a third of a second."""
     gc.collect()
     gc.freeze()
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from builders import REPOSITORY
+from builders import REPOSITORY, python_path
 
 DOCS = REPOSITORY / 'docs' / 'en'
 
@@ -28,8 +28,8 @@ def write_code(code, folder):
 def run_page(page, clone):
     """Run the blocks of a page in a copy of the repository; return what its commands print."""
     path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
-    environment = {**os.environ, 'PATH': path, 'PYTHONPATH': str(clone), 'PYTHONWARNINGS': 'ignore', 'OMP_NUM_THREADS': '1'}
-    environment['COLUMNS'] = '100'
+    settings = {'PYTHONPATH': python_path(clone), 'PYTHONWARNINGS': 'ignore', 'OMP_NUM_THREADS': '1', 'COLUMNS': '100'}
+    environment = {**os.environ, 'PATH': path, **settings}
     output = ''
     for kind, body in blocks(DOCS / 'user_guides' / page, 'python', 'bash'):
         if kind == 'python':

@@ -21,15 +21,24 @@ from mmpretrain.structures import DataSample
 from serkd_mm.model_sources import find_model
 
 FILES = sorted(path for path in CONFIGS.rglob('*.py') if '_base_' not in path.parts)
-# The many ablations and large teachers take a step in the slow tests; the tests of tables below check settings.
-LARGE = ('resnet18_resnet101_dinov2-s', 'deit-ti_timm-eva02-s', 'resnet18_hf-dinov2-s')
-SLOW = [path for path in FILES if path.parent.name == 'ablations' or path.stem in LARGE]
-EACH = [pytest.param(path, marks=pytest.mark.slow if path in SLOW else []) for path in FILES]
+# Every method takes a step in the fast tests: all configs of small models, and these of large ones. The others do in the slow
+# tests; the tests of tables below check their settings.
+SMALL = ('cifar', 'quickstart')
+REPRESENTATIVES = (
+    'serkd/deit-ti_mae-b',
+    'serkd/resnet18_resnet101',
+    'serkd/resnet18_dinov2-s_unlabeled',
+    'transfer/deit-ti_serkd_cifar10',
+)
 TRANSFER = [path for path in FILES if path.parent.name == 'transfer']
 
 
 def name_of(path):
     return str(path.relative_to(CONFIGS).with_suffix(''))
+
+
+FAST = [path for path in FILES if path.parent.name in SMALL or name_of(path) in REPRESENTATIVES]
+EACH = [pytest.param(path, marks=[] if path in FAST else pytest.mark.slow) for path in FILES]
 
 
 def load(path, monkeypatch, tmp_path=None):

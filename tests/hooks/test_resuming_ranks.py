@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from builders import REPOSITORY, training_config, write_images
+from builders import REPOSITORY, python_path, training_config, write_images
 from checkpoints import assert_equal_files, load
 
 pytestmark = pytest.mark.slow
@@ -65,7 +65,7 @@ def train(folder, ranks, work_dir, *flags, stop=-1):
     done = subprocess.run(
         ['bash', 'tools/dist_train.sh', folder / 'config.py', str(ranks), '--work-dir', folder / work_dir, *flags],
         cwd=REPOSITORY,
-        env={**os.environ, **settings, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(folder), 'PYTHON': sys.executable},
+        env={**os.environ, **settings, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': python_path(folder), 'PYTHON': sys.executable},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -3,7 +3,7 @@
 import file_server
 import pytest
 import torch
-from builders import REPOSITORY, TEACHER, run_python, training_config
+from builders import REPOSITORY, TEACHER, python_path, run_python, training_config
 from mmpretrain.registry import MODELS
 
 pytestmark = pytest.mark.slow
@@ -21,7 +21,7 @@ def test_password_is_in_no_output_file_or_checkpoint(image_root, tmp_path):
         changes = {'model.teacher.checkpoint': url, 'model.teacher.allow_random_teacher': False, 'teacher_url': url}
         config = training_config(image_root, work_dir, **changes, **{'train_cfg.max_epochs': 1})
         config.dump(tmp_path / 'config.py')
-        environment = dict(TORCH_HOME=str(tmp_path / 'cache'), PYTHONPATH=str(REPOSITORY), CUDA_VISIBLE_DEVICES='-1')
+        environment = dict(TORCH_HOME=str(tmp_path / 'cache'), PYTHONPATH=python_path(REPOSITORY), CUDA_VISIBLE_DEVICES='-1')
         output = run_python(REPOSITORY / 'tools' / 'train.py', tmp_path / 'config.py', **environment)
         assert [path for path, _ in server.requests] == ['/teacher.pth?token=quiet']
         # A teacher that does not load is reported without them, too.

@@ -10,7 +10,7 @@ import cv2
 import mmpretrain
 import pytest
 import torch
-from builders import REPOSITORY, Command, run_forked, training_config, write_images
+from builders import REPOSITORY, Command, python_path, run_forked, training_config, write_images
 from builders import run_command as run
 from mmengine.config import Config
 from sklearn.datasets import load_sample_images
@@ -159,7 +159,7 @@ def test_two_processes_have_the_same_student_and_end_their_threads(image_root, t
     config.custom_imports.imports.append('probe')
     config.custom_hooks.append(dict(type='SaveEveryRank'))
     config.dump(tmp_path / 'config.py')
-    run(TOOLS / 'dist_train.sh', tmp_path / 'config.py', 2, PYTHONPATH=str(tmp_path))
+    run(TOOLS / 'dist_train.sh', tmp_path / 'config.py', 2, PYTHONPATH=python_path(tmp_path))
     one, two = (torch.load(tmp_path / f'rank{rank}.pth', weights_only=True) for rank in (0, 1))
     assert all(torch.equal(two['student'][name], value) for name, value in one['student'].items())
     assert [(tmp_path / f'threads{rank}').read_text() for rank in (0, 1)] == ['1', '1']

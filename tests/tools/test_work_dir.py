@@ -10,17 +10,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from builders import REPOSITORY, free_port, run_command, training_config
+from builders import REPOSITORY, free_port, python_path, run_command, training_config
 
 from serkd_mm.fileio import processes
 
 pytestmark = pytest.mark.slow
 
 TOOLS = REPOSITORY / 'tools'
-SETTINGS = {'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '-1', 'PYTHONPATH': str(REPOSITORY), 'PYTHON': sys.executable}
+SETTINGS = {
+    'OMP_NUM_THREADS': '1',
+    'CUDA_VISIBLE_DEVICES': '-1',
+    'PYTHONPATH': python_path(REPOSITORY),
+    'PYTHON': sys.executable,
+}
 
 
-run = partial(run_command, timeout=300, PYTHONPATH=str(REPOSITORY))
+run = partial(run_command, timeout=300, PYTHONPATH=python_path(REPOSITORY))
 
 
 def wait_for(condition, seconds=200):
