@@ -21,8 +21,8 @@ from mmpretrain.structures import DataSample
 from serkd_mm.model_sources import find_model
 
 FILES = sorted(path for path in CONFIGS.rglob('*.py') if '_base_' not in path.parts)
-# Every method takes a step in the fast tests: all configs of small models, and these of large ones. The others do in the slow
-# tests; the tests of tables below check their settings.
+# Configs of small models, which cover most methods, and these of large ones take a step in the fast tests, and the others in
+# the slow ones. The tests of tables below check settings.
 SMALL = ('cifar', 'quickstart')
 REPRESENTATIVES = (
     'serkd/deit-ti_mae-b',
