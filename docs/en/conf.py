@@ -38,6 +38,7 @@ autodoc_typehints_description_target = 'documented'
 # Pages that show a file from outside this folder.
 SHOWN_FILES = {
     'results/cifar_study': 'configs/cifar/README.md',
+    'results/crd_benchmark': 'configs/crd/README.md',
     'results/operations': 'tools/benchmarks/results/README.md',
     'results/paper_tables': 'configs/serkd/README.md',
     'results/teachers': 'configs/serkd/zoo.md',
