@@ -1,4 +1,4 @@
-"""The configs of the CRD benchmark have the settings of its methods, and its transfer reads the data that its page prepares."""
+"""The configs of the CRD benchmark have the settings of its methods; its transfer reads the data that its page prepares."""
 
 import os
 import re

@@ -13,8 +13,8 @@ import serkd_mm
 
 DOCUMENTS = [REPOSITORY / 'README.md', *sorted(DOCS.rglob('*.md'))]
 SHOWN = [
-    REPOSITORY / name
-    for name in ('configs/cifar/README.md', 'configs/serkd/README.md', 'tools/benchmarks/results/README.md')
+    *(REPOSITORY / 'configs' / name / 'README.md' for name in ('cifar', 'crd', 'serkd')),
+    REPOSITORY / 'tools/benchmarks/results/README.md',
 ]
 
 
