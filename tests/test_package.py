@@ -37,6 +37,10 @@ MODEL_NAMES = [
     'LeViTDistilledClsHead',
     'EfficientFormerDistilledClsHead',
     'ViewPreprocessor',
+    'CRDResNet',
+    'CRDWideResNet',
+    'CRDVGG',
+    'CRDShuffleNetV2',
 ]
 HOOK_NAMES = [
     'PlainCheckpointHook',
