@@ -99,16 +99,20 @@ class Taps:
         for name in self._taps:
             if name not in features:
                 raise ConfigError(f'{self._where(name)} was not run by the model, so it has no feature to distill')
+        # Only now, without hooks: another tap may be at a module that is applied here.
+        dense = {
+            name: apply_at_positions(features[name], tap.applied, self._where(name))
+            for name, tap in self._taps.items()
+            if tap.applied
+        }
+        for name in self._taps:
             # The losses would read what an inplace activation has made of it.
             if _version(features[name].tensor) != versions[name]:
                 raise ConfigError(
                     f'{self._where(name)}: the model modifies this output in place afterwards, mostly by an inplace '
                     'activation. Tap the module that does, or set inplace=False there'
                 )
-        # Only now, without hooks: another tap may be at a module that is applied here.
-        for name, tap in self._taps.items():
-            if tap.applied:
-                features[name] = apply_at_positions(features[name], tap.applied, self._where(name))
+        features.update(dense)
 
     def _hook(
         self, name: str, image_size: tuple[int, int], features: dict[str, Feature], versions: dict[str, int], stop: bool

@@ -51,7 +51,23 @@ def all_losses(**changes):
     return model
 
 
-@pytest.mark.parametrize(('config', 'size'), [(distiller_config, 32), (all_losses, 32), (cnn_distiller_config, 64)])
+def logit_methods(**changes):
+    """DIST, DKD, NKD, and dense logits of a tap whose path has a classifier at every position."""
+    model = distiller_config(**changes)
+    model.student.taps.dense, model.teacher.taps.dense = (
+        'backbone.layers[-1]|head.layers.head',
+        'backbone.layers[-1]|head.fc',
+    )
+    model.views = dict(dense_grid=dict(tap='dense', tokenizer=PATCHES, merger=dict(type='AvgPoolMerger', cell=2)))
+    model.losses = dict(loss_dense=dict(type='DenseLogitsLoss', on='dense_grid', ratio=0.5))
+    for name in ('DISTLoss', 'DKDLoss', 'NKDLoss'):
+        model.losses[f'loss_{name}'] = dict(type=name, on='logits')
+    return model
+
+
+@pytest.mark.parametrize(
+    ('config', 'size'), [(distiller_config, 32), (all_losses, 32), (logit_methods, 32), (cnn_distiller_config, 64)]
+)
 def test_losses_and_gradients_equal_those_with_the_teacher(config, size, tmp_path):
     live, cached, samples = live_and_cached(tmp_path, config, size)
     inputs = images(size=size)
@@ -64,8 +80,9 @@ def test_losses_and_gradients_equal_those_with_the_teacher(config, size, tmp_pat
     torch.testing.assert_close(*pairs, rtol=1e-4, atol=1e-5 * scale.item())
 
 
-def test_half_precision_changes_the_losses_by_its_rounding(tmp_path):
-    live, cached, samples = live_and_cached(tmp_path, dtype='float16')
+@pytest.mark.parametrize('config', [distiller_config, logit_methods])
+def test_half_precision_changes_the_losses_by_its_rounding(config, tmp_path):
+    live, cached, samples = live_and_cached(tmp_path, config, dtype='float16')
     torch.testing.assert_close(
         cached(images(), samples, mode='loss'), live(images(), labels(), mode='loss'), rtol=1e-3, atol=1e-3
     )

@@ -1,12 +1,14 @@
 """Dense taps: modules of the model, such as its classifier, applied at every position of a feature."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
-from builders import STUDENT, build_distiller, cnn_distiller_config, distiller_config, images, labels
+from builders import STUDENT, Graphs, build_distiller, cnn_distiller_config, distiller_config, images, labels
 from formulas import formula_dense_logits
 from mmpretrain.registry import MODELS
+from torch import nn
 
 from serkd_mm.config_errors import ConfigError
 
@@ -39,9 +41,9 @@ def pooled(grid):
 def test_dense_logits_of_transformers_are_the_head_at_every_token():
     model = build_distiller(dense_config).eval()
     student, teacher = model.extract_features(images())
-    tokens = student['patches'].tensor
+    tokens, head = student['patches'].tensor, model.student.head.layers.head_dist
     with torch.no_grad():
-        expected = model.student.head.layers.head_dist(model.student.backbone.ln1(tokens))
+        expected = head(model.student.backbone.ln1(tokens))
         of_teacher = model.teacher.model.head.fc(teacher['patches'].tensor)
     assert tokens.shape[1] == 18
     torch.testing.assert_close(student['dense'].tensor.detach(), expected)
@@ -50,10 +52,11 @@ def test_dense_logits_of_transformers_are_the_head_at_every_token():
     assert student['dense'].tensor.requires_grad
     assert not teacher['dense'].tensor.requires_grad
 
-    losses = model(images(), labels(), mode='loss')
+    loss = model(images(), labels(), mode='loss')['loss_dense']
     grids = [side[:, extra:].mT.unflatten(2, (4, 4)) for side, extra in ((expected, 2), (of_teacher, 1))]
     value = formula_dense_logits(*map(pooled, grids), ratio=0.7)
-    torch.testing.assert_close(losses['loss_dense'].double(), value, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(loss.double(), value, rtol=1e-5, atol=1e-7)
+    assert_gradient(model, loss, head)
 
 
 def test_dense_logits_of_cnns_are_the_head_at_every_position_and_their_mean_is_the_prediction():
@@ -67,16 +70,12 @@ def test_dense_logits_of_cnns_are_the_head_at_every_position_and_their_mean_is_t
         torch.testing.assert_close(dense, expected)
         assert dense.shape[2:] == maps.shape[2:]
         torch.testing.assert_close(dense.mean(dim=(2, 3)), network(images(), mode='tensor'))
+    assert_gradient(model, model(images(), labels(), mode='loss')['loss_dense'], model.student.head.fc)
 
 
-@pytest.mark.parametrize('config', [dense_config, cnn_config])
-def test_gradient_reaches_the_student_through_the_applied_modules(config):
-    others = {f'losses__{name}': None for name in distiller_config().losses}
-    others = {} if config is cnn_config else others
-    model = build_distiller(config, **others)
-    losses = model(images(), labels(), mode='loss')
-    head = model.student.head.fc if config is cnn_config else model.student.head.layers.head_dist
-    losses['loss_dense'].backward()
+def assert_gradient(model, loss, head):
+    """The loss trains the student's head and backbone, and neither a gradient of the teacher nor a hook stays."""
+    loss.backward()
     assert head.weight.grad.abs().sum() > 0
     assert next(model.student.backbone.parameters()).grad.abs().sum() > 0
     assert all(weight.grad is None for weight in model.teacher.parameters())
@@ -108,6 +107,28 @@ def test_the_teacher_s_classes_are_selected_in_dense_logits():
     _, features = model.extract_features(images())
     expected = model.teacher.model.head.fc(features['patches'].tensor)[..., [7, 0, 9, 3]]
     torch.testing.assert_close(features['dense'].tensor, expected)
+
+
+@pytest.mark.slow
+def test_compiled_models_have_the_same_dense_logits():
+    plain, graphs = build_distiller(dense_config), Graphs()
+    compiled = build_distiller(dense_config, student__compile=dict(backend=graphs), teacher__compile=dict(backend=graphs))
+    assert torch.equal(*(model(images(), labels(), mode='loss')['loss_dense'] for model in (plain, compiled)))
+    assert graphs.count > 0
+
+
+class InplaceScale(nn.Module):
+    """Map rows to rows, in place."""
+
+    def forward(self, rows):
+        return rows.mul_(2)
+
+
+def test_modules_that_modify_the_feature_of_another_tap_are_refused():
+    model = build_distiller(dense_config)
+    model.teacher.taps._taps['dense'] = replace(model.teacher.taps._taps['dense'], applied=(InplaceScale(),))
+    with pytest.raises(ConfigError, match='modifies this output in place'):
+        model.extract_features(images())
 
 
 def batch_norm_head():

@@ -17,6 +17,13 @@ LOSSES = {
         'losses__loss_distance': dict(type='InstanceDistanceLoss', on='tokens', loss_weight=100.0),
         'losses__loss_angle': dict(type='InstanceAngleLoss', on='tokens', loss_weight=100.0),
     },
+    'dist': {
+        'losses__loss_kd': dict(type='DISTLoss', on='logits', loss_weight=100.0),
+        'student__taps__dense': 'backbone.layers[-1] | head.layers.head_dist',
+        'teacher__taps__dense': 'backbone.layers[-1] | head.fc',
+        'views__dense_tokens': dict(tap='dense', tokenizer=dict(type='PatchTokenizer'), merger=dict(type='IdentityMerger')),
+        'losses__loss_dense': dict(type='DenseLogitsLoss', on='dense_tokens'),
+    },
 }
 
 
@@ -55,7 +62,7 @@ def test_gradients_of_two_ranks_equal_those_of_one_process(losses, tmp_path):
 
     if losses == 'serkd':  # Every loss is a mean over images, so the mean of the ranks is the loss of one large batch.
         expected = gradients(build_distiller(), images(BATCH * NUM_RANKS), labels(BATCH * NUM_RANKS))
-    else:  # RKD compares the images of each rank's batch.
+    else:  # RKD, and DIST in its part between images, compare the images of each rank's batch.
         parts = [gradients(build_distiller(**LOSSES[losses]), images_of(r), labels_of(r)) for r in range(NUM_RANKS)]
         expected = {name: torch.stack([part[name] for part in parts]).mean(dim=0) for name in parts[0]}
         together = gradients(build_distiller(**LOSSES[losses]), images(BATCH * NUM_RANKS), labels(BATCH * NUM_RANKS))

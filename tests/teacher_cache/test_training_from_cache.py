@@ -16,6 +16,22 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('runner_scope')]
 LIVE = {'model.teacher.cache': None, 'train_dataloader.dataset.cache': None}
 AUGMENTS = dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)])
 
+METHODS = {
+    'mimicking': ('ViTKDMimickingLoss', 'tokens'),
+    'generation': ('ViTKDGenerationLoss', 'tokens'),
+    'dist': ('DISTLoss', 'logits'),
+    'dkd': ('DKDLoss', 'logits'),
+    'nkd': ('NKDLoss', 'logits'),
+    'dense': ('DenseLogitsLoss', 'dense_grid'),
+}
+DENSE_TAPS = {
+    'model.student.taps.dense': 'backbone.layers[-1] | head.layers.head_dist',
+    'model.teacher.taps.dense': 'backbone.layers[-1]|head.fc',
+    'model.views.dense_grid': dict(
+        tap='dense', tokenizer=dict(type='PatchTokenizer'), merger=dict(type='AvgPoolMerger', cell=2)
+    ),
+}
+
 
 def write_source(folder, **changes):
     """Write images, a teacher and a config, with all losses and mixing; return the config's path."""
@@ -44,9 +60,9 @@ def test_resuming_is_exact_with_moving_averages_and_worker_processes(tmp_path, m
 @pytest.mark.parametrize('options', [{}, {'optim_wrapper.type': 'AutocastOptimWrapper'}])
 def test_losses_equal_those_with_the_teacher(options, tmp_path, monkeypatch):
     # Not in bfloat16, whose rounding every further loss amplifies.
-    losses = {} if options else {'mimicking': 'ViTKDMimickingLoss', 'generation': 'ViTKDGenerationLoss'}
-    added = {f'model.losses.loss_{name}': dict(type=kind, on='tokens') for name, kind in losses.items()}
-    source = write_source(tmp_path, **options, **added)
+    losses, taps = ({}, {}) if options else (METHODS, DENSE_TAPS)
+    added = {f'model.losses.loss_{name}': dict(type=kind, on=source) for name, (kind, source) in losses.items()}
+    source = write_source(tmp_path, **options, **added, **taps)
     flags = ['--dtype', 'float32', '--tokens', 'full', '--batch-size', '4', *(['--amp'] if options else [])]
     cache_teacher(monkeypatch, source, '--out', tmp_path / 'cache', '--views', 2, *flags)
     logs = {}
