@@ -58,6 +58,19 @@ def seeded(seed: int) -> Iterator[None]:
         torch.set_rng_state(before[2])
 
 
+@contextmanager
+def kept_random_state() -> Iterator[None]:
+    """Restore the random state of Python, NumPy and torch, on the GPU too, after a block of code."""
+    before = random.getstate(), np.random.get_state()
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+
+
 def index_sampler(loader: DataLoader) -> Sampler:
     """Return the sampler that draws the indices of a dataloader, also where a batch sampler wraps it."""
     return getattr(loader.batch_sampler, 'sampler', loader.sampler)

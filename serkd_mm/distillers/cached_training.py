@@ -33,10 +33,16 @@ def cached_training_config(
         teacher_taps: Module path of each tap of the teacher that a loss reads.
 
     Raises:
-        ConfigError: The training uses a sampler, a batch sampler or a preprocessor whose batches cannot be repeated.
+        ConfigError: The training uses a sampler, a batch sampler or a preprocessor whose batches cannot be repeated, or a
+            hook that moves a tap of the teacher.
     """
     config = deepcopy(config)
     loader = _check_loader(config)
+    if any(type_name(hook) == 'TapCurriculumHook' for hook in config.get('custom_hooks') or ()):
+        raise ConfigError(
+            'custom_hooks: TapCurriculumHook moves a tap of the teacher while training, and a cache holds the outputs of '
+            'one place. Train without a cache, or remove the hook'
+        )
     augments = _take_student_augments(config)
     views = {'type': 'RepeatableViews', 'dataset': loader.dataset, 'num_views': num_views, 'seed': seed}
     loader.dataset = ConfigDict({**views, 'augments': augments, 'cache': folder})

@@ -70,6 +70,11 @@ class ExecutionOptions:
             raise ConfigError(f'{self.key}.compile={self.compile}: {error}') from error
 
 
+def is_compiled(module: nn.Module) -> bool:
+    """Return whether :meth:`ExecutionOptions.compile_backbone` has compiled this module: taps inside it would not run."""
+    return getattr(module, 'is_compiled_part', False)
+
+
 def _compile(module: nn.Module, tapped: set[nn.Module], settings: dict[str, Any], key: str) -> None:
     """Compile a module, or its children if one of them is tapped or if the module has no forward of its own."""
     holds_tap = any(inner in tapped for inner in module.modules() if inner is not module)
@@ -81,6 +86,7 @@ def _compile(module: nn.Module, tapped: set[nn.Module], settings: dict[str, Any]
         # stay outside.
         compiled = torch.compile(_separate_function(type(module).forward), **settings)
         module.forward = MethodType(_name_compiler_errors(compiled, key), module)
+        module.is_compiled_part = True
 
 
 def _separate_function(forward: Callable) -> FunctionType:

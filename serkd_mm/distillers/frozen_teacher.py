@@ -73,18 +73,20 @@ class FrozenTeacher(nn.Module):
         self.eval()
 
     @torch.no_grad()
-    def forward(self, inputs: torch.Tensor) -> dict[str, Feature]:
+    def forward(self, inputs: torch.Tensor, taps: Taps | None = None) -> dict[str, Feature]:
         """Compute the tapped features, without a graph.
 
         Args:
             inputs: Images ``(B, 3, H, W)``, normalized for the student.
+            taps: Other taps of :attr:`model` to collect instead of its own; it then runs to its end. Default: None.
 
         Returns:
             The features by tap.
         """
         images = self.own_images(inputs)
         size = tuple(images.shape[-2:])
-        with self.autocast(inputs.device.type), self.taps.record(size, self.stops_early) as features:
+        recording = self.taps.record(size, self.stops_early) if taps is None else taps.record(size)
+        with self.autocast(inputs.device.type), recording as features:
             self.model(images, mode='tensor')
         return features if self.select is None else self.select(features)
 

@@ -19,6 +19,7 @@ from torch import nn
 from ..config_errors import ConfigError, suggest
 from ..tokenizers import Feature
 from .dense_features import apply_at_positions, check_row_module
+from .execution_options import is_compiled
 from .model_parts import num_extra_tokens_of
 
 _STEP = re.compile(r'(?:^|\.)(?P<name>\w+)|\[(?P<index>-?\d+)\]')
@@ -64,7 +65,22 @@ class Taps:
     def __init__(self, model: nn.Module, paths: Mapping[str, str] | None, used: Collection[str], key: str) -> None:
         self.paths = _select(paths, used, key)
         self.key = key
+        self._model = model
         self._taps = {name: _find_tap(model, path, f'{key}.{name}') for name, path in self.paths.items()}
+
+    def move(self, name: str, path: str) -> None:
+        """Collect the output of another module from now on.
+
+        Args:
+            name: Name of the tap.
+            path: Its new path.
+
+        Raises:
+            ConfigError: The path does not lead to a module, or to one inside a part that is compiled as a whole.
+        """
+        path = canonical_path(path)
+        self._taps[name] = _find_tap(self._model, path, f'{self.key}.{name}')
+        self.paths[name] = path
 
     @property
     def modules(self) -> list[nn.Module]:
@@ -147,6 +163,26 @@ def canonical_path(path: Any) -> Any:
     return ' | '.join(part.strip() for part in path.split('|')) if isinstance(path, str) else path
 
 
+def expand_path(model: nn.Module, pattern: str, key: str) -> list[str]:
+    """Return the path of each module of a list, in order.
+
+    Args:
+        model: The model.
+        pattern: A path with ``[{}]`` after the list, such as ``'backbone.layers[{}] | backbone.ln1'``.
+        key: Config key, for messages.
+
+    Raises:
+        ConfigError: There is no such list.
+    """
+    path, marker, rest = pattern.partition('[{}]')
+    if not marker or '{}' in rest:
+        raise ConfigError(f"{key}={pattern!r} must have one [{{}}], as 'backbone.layers[{{}}]' has, or be a list of paths")
+    modules = _follow(model, path, key)[-1]
+    if not isinstance(modules, (nn.ModuleList, nn.Sequential)):
+        raise ConfigError(f'{key}={pattern!r}: {path!r} is not a list of modules')
+    return [f'{path}[{number}]{rest}' for number in range(len(modules))]
+
+
 def single_tensor(output: Any) -> torch.Tensor | None:
     """Return the only tensor in a module's output, bare or in a tuple; otherwise None."""
     if isinstance(output, (tuple, list)):
@@ -175,6 +211,11 @@ def _find_tap(model: nn.Module, path: Any, key: str) -> _Tap:
     """Find the modules that the path of a tap names."""
     first, *others = path.split(' | ') if isinstance(path, str) else [path]
     trail = _follow(model, first, key)
+    if any(map(is_compiled, trail[:-1])):
+        raise ConfigError(
+            f'{key}={path!r} lies inside a part of the model that is compiled as a whole, where nothing can be tapped. Set '
+            'compile=False for this model'
+        )
     counts = [number for module in trail if (number := num_extra_tokens_of(module)) is not None]
     applied = tuple(_follow(model, other, key)[-1] for other in others)
     for module in applied:

@@ -20,6 +20,7 @@ from .resume_validation_hook import ResumeValidationHook
 from .safe_checkpoint_hook import SafeCheckpointHook
 from .skipped_images_hook import SkippedImagesHook
 from .strategy_hook import StrategyHook
+from .tap_curriculum_hook import TapCurriculumHook
 from .teacher_classes_hook import TeacherClassesHook
 from .untrained_head_hook import UntrainedHeadHook
 from .work_dir_check_hook import WorkDirCheckHook
@@ -48,6 +49,7 @@ __all__ = [
     'SafeCheckpointHook',
     'SkippedImagesHook',
     'StrategyHook',
+    'TapCurriculumHook',
     'TeacherClassesHook',
     'UntrainedHeadHook',
     'WorkDirCheckHook',

@@ -15,6 +15,7 @@ from .channel_graph import (
     vertex_difference,
 )
 from .distance_relation import distance_relation_loss, normalized_distances
+from .linear_cka import linear_cka
 from .superpixels import associate_superpixels, superpixel_tokens
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     'channel_attention',
     'distance_relation_loss',
     'edge_difference',
+    'linear_cka',
     'maximum_cells',
     'normalized_distances',
     'spectral_difference',
