@@ -178,9 +178,8 @@ class TapCurriculumHook(Hook):
                 'without a cache, or remove the hook'
             )
         if self.tap not in teacher.taps.paths:
-            raise ConfigError(
-                f'{_KEY}.tap={self.tap!r} is not a tap that a loss reads. {suggest(self.tap, teacher.taps.paths)}'
-            )
+            hint = suggest(self.tap, teacher.taps.paths)
+            raise ConfigError(f'{_KEY}.tap={self.tap!r} is not a tap of {teacher.key} that a loss reads. {hint}')
         return name, teacher
 
     def _find_loss(self, model: RelationDistiller) -> nn.Module:
