@@ -2,7 +2,7 @@
 # mix of dense and global logits moves to the global ones. Both classifiers are applied to 7x7 positions.
 _base_ = './deit-ti_mae-b_deit-hard.py'
 model = dict(
-    student=dict(taps=dict(dense='backbone.layers[-1] | backbone.ln1 | head.layers.head_dist')),
+    student=dict(taps=dict(dense='backbone.ln1 | head.layers.head_dist')),
     teacher=dict(taps=dict(dense='backbone.layers[-1] | backbone.ln2 | head.fc')),
     views=dict(dense=dict(tap='dense', tokenizer=dict(type='GridTokenizer'), merger=dict(type='AvgPoolMerger', cell=2))),
     losses=dict(loss_dense=dict(type='DenseLogitsLoss', on='dense', ratio=dict(type='Linear', begin=1.0, end=0.0))),

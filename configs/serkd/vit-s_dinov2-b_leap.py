@@ -1,6 +1,6 @@
-# LEAP (arXiv:2606.19483) as its authors run it, without labels: ViT-S/14 learns the tokens of a block of DINOv2 ViT-B/14 that
-# moves from shallow to deep; the teacher stops there. Their teacher is 'vit-giant-p14_dinov2-pre_3rdparty', their pictures are
-# those of ImageNet.
+# LEAP (arXiv:2606.19483) as its authors run it, without labels: ViT-S/14 learns the tokens of a block of DINOv2 ViT-B/14,
+# which moves from shallow to deep; the teacher stops there. The authors take 'vit-giant-p14_dinov2-pre_3rdparty' and the
+# pictures of ImageNet.
 _base_ = [
     '../_base_/datasets/pictures_224.py',
     '../_base_/schedules/adamw_bs1024_300e.py',

@@ -1,7 +1,7 @@
 """Training step of ``deit-ti_mae-b`` by labels only, logit KD, SeRKD with its teacher and from a cache of the teacher's
 outputs, and of timm's TokenDistillationTask.
 
-    python tools/benchmarks/training_step.py [--device cpu] [--dtype float32] [--batch 8] [--out DIR]
+    python tools/benchmarks/training_step.py [--device cpu] [--dtype float32] [--batch 8] [--out DIR] [--methods]
 
 A step is what the training loop does with loaded images: preprocess, mix, forward, backward, update. Steps of all kinds are
 interleaved in one process, so that other load on the machine affects them equally. Memory is measured separately for each.
@@ -10,12 +10,15 @@ The time of a record is that of the teacher and of encoding its outputs.
 The parts of SeRKD's step are measured alone, forward and, except for the teacher, backward; the student is the rest. Weights
 are random, which does not affect the time. timm comes with ``pip install -e ".[benchmarks]"``; without it, its step is
 skipped. Writes ``training_step_<device>.json`` and ``.png``, and prints the ratios.
+
+With ``--methods``, the steps of all methods on this pair are measured instead, interleaved in the same way, and written to
+``training_step_methods_<device>.json`` and ``.png``. ``--seconds`` is the time for each method. LEAP is measured at
+the teacher's first and last block, without CKA, which is not computed in every iteration.
 """
 
 import argparse
 import json
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
@@ -26,7 +29,9 @@ from tempfile import TemporaryDirectory
 import cached_step
 import machine
 import matplotlib as mpl
+import method_steps
 import torch
+from steps import generated_batch, interleave, median, our_step, with_images, with_labels
 
 mpl.use('Agg')
 import matplotlib.pyplot as plt
@@ -46,31 +51,6 @@ CONFIGS = {
 }
 EPOCHS, VIEWS = 300, (10, 50)
 PARTS = ('teacher', 'superpixels', 'losses', 'student')
-
-
-def our_step(config: Path, device: str, dtype: str) -> tuple[torch.nn.Module, Callable]:
-    """Return the model of one of our configs, and a training step on images and data samples."""
-    from mmengine.config import Config  # noqa: PLC0415 (a process imports only what it measures)
-    from mmengine.optim import build_optim_wrapper  # noqa: PLC0415
-    from mmpretrain.registry import MODELS  # noqa: PLC0415
-
-    import serkd_mm  # noqa: F401, PLC0415
-
-    config = Config.fromfile(config)
-    if 'teacher' in config.model and not config.model.teacher.get('cache'):
-        config.model.teacher.update(checkpoint=None, allow_random_teacher=True)
-    config.model.data_preprocessor = config.data_preprocessor
-    model = MODELS.build(config.model)
-    model.init_weights()
-    model.to(device).train()
-    if dtype != 'float32':
-        config.optim_wrapper.update(type='AmpOptimWrapper', dtype=dtype)
-    optim_wrapper = build_optim_wrapper(model, config.optim_wrapper)
-
-    def step(images: torch.Tensor, samples: list) -> None:
-        model.train_step({'inputs': list(images), 'data_samples': samples}, optim_wrapper)
-
-    return model, step
 
 
 def timm_step(device: str, dtype: str) -> Callable:
@@ -107,9 +87,7 @@ def steps(
 
     The step from a cache has images of its own; ``folder`` holds them and the cache.
     """
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (batch, 3, 224, 224), dtype=torch.uint8, generator=generator)
-    classes = torch.randint(0, 1000, (batch,), generator=generator).tolist()
+    images, classes = generated_batch(batch)
     found, model = {}, None
     for kind in kinds:
         torch.manual_seed(0)
@@ -117,29 +95,12 @@ def steps(
             _, step = our_step(folder / 'cache' / 'train.py', device, dtype)
             found[kind] = cached_step.with_records(step, folder, device, batch)
         elif kind == 'timm':
-            found[kind] = _with_images(timm_step(device, dtype), images, classes, device)
+            found[kind] = with_images(timm_step(device, dtype), images, classes, device)
         else:
             own, step = our_step(CONFIGS[kind], device, dtype)
             model = own if kind == 'serkd' else model
-            found[kind] = _with_images(_with_labels(step), images, classes, device)
+            found[kind] = with_images(with_labels(step), images, classes, device)
     return found, model
-
-
-def _with_labels(step: Callable) -> Callable:
-    from mmpretrain.structures import DataSample  # noqa: PLC0415
-
-    def run(images: torch.Tensor, classes: list[int]) -> None:
-        step(images, [DataSample().set_gt_label(label) for label in classes])
-
-    return run
-
-
-def _with_images(step: Callable, images: torch.Tensor, classes: list[int], device: str) -> Callable:
-    def run() -> None:
-        step(images, classes)
-        machine.synchronize(device)
-
-    return run
 
 
 def peak_memory(kind: str, device: str, dtype: str, batch: int, folder: str) -> dict[str, int]:
@@ -153,20 +114,6 @@ def peak_memory(kind: str, device: str, dtype: str, batch: int, folder: str) -> 
     for _ in range(2):
         found[kind]()
     return {'bytes': machine.peak(device) - before, 'with_models': whole}
-
-
-def interleave(functions: dict[str, Callable], seconds: float) -> dict[str, list[float]]:
-    """Call the functions in turn, for ``seconds`` per function and at least three times; return their times in seconds."""
-    for function in functions.values():
-        function()
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    end = time.perf_counter() + seconds * len(functions)
-    while len(times[next(iter(times))]) < 3 or time.perf_counter() < end:
-        for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            times[name].append(time.perf_counter() - start)
-    return times
 
 
 def parts_of(model: torch.nn.Module, device: str, dtype: str, batch: int) -> dict[str, Callable]:
@@ -210,11 +157,6 @@ def parts_of(model: torch.nn.Module, device: str, dtype: str, batch: int) -> dic
         machine.synchronize(device)
 
     return {'teacher': run_teacher, 'superpixels': run_superpixels, 'losses': run_losses}
-
-
-def median(values: list[float]) -> float:
-    """Return the middle value."""
-    return sorted(values)[len(values) // 2]
 
 
 def run(device: str, dtype: str, batch: int, seconds: float, folder: Path) -> dict:
@@ -295,6 +237,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     machine.add_arguments(parser)
     parser.add_argument('--batch', type=int, help='images per step; by default 8 on a CPU and 128 on a GPU')
+    parser.add_argument('--methods', action='store_true', help='compare the steps of all methods instead')
     parser.add_argument('--measure', type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args()
     logging.disable(logging.INFO)  # mmengine logs every weight that it initializes.
@@ -304,6 +247,11 @@ def main() -> None:
     about = machine.describe(args.device, args.dtype)
     about['timm'] = version('timm') if find_spec('timm') else 'not installed'
     batch = args.batch or (128 if args.device == 'cuda' else 8)
+    if args.methods:
+        results = method_steps.run(args.device, args.dtype, batch, args.seconds)
+        path = args.out / f'training_step_methods_{args.device}'
+        machine.report(path, about, results, method_steps.table(results), method_steps.plot)
+        return
     with TemporaryDirectory() as folder:
         cached_step.make_cache(Path(folder), CONFIGS['serkd'], batch)
         results = run(args.device, args.dtype, batch, args.seconds, Path(folder))
