@@ -51,8 +51,8 @@ def test_cskd_is_half_of_labels_half_of_the_teacher_s_class_and_dense_logits(nam
         loss_kd=dict(type='HardLabelLoss', on='logits', loss_weight=0.5),
         loss_dense=dict(type='DenseLogitsLoss', on='dense', ratio=dict(type='Linear', begin=1.0, end=0.0)),
     )
-    assert '|' in config.model.student.taps.dense
-    assert '|' in config.model.teacher.taps.dense
+    assert '|' in config.model.student.taps.dense_logits
+    assert '|' in config.model.teacher.taps.dense_logits
     if 'regnety' in name:
         assert config.model.teacher.model == 'timm:regnety_160.deit_in1k'
         assert config.model.views.dense.merger == dict(type='AvgPoolMerger', grid=7)
