@@ -51,6 +51,11 @@ def load(path, monkeypatch, tmp_path=None):
     if config.model.type == 'RelationDistiller':
         for teacher in (config.model.get('teachers') or {'teacher': config.model.teacher}).values():
             teacher.update(checkpoint=None, allow_random_teacher=True)
+        if tmp_path and config.model.student.get('checkpoint'):
+            config.model.student.checkpoint = str(tmp_path / 'student.pth')
+            torch.save(
+                MODELS.build(config.model.student.model).backbone.state_dict(prefix='backbone.'), tmp_path / 'student.pth'
+            )
     elif path in TRANSFER:
         pretrained = config.model.backbone.init_cfg
         distilled = load(CONFIGS / 'serkd' / f'{Path(pretrained.checkpoint).parent.name}.py', monkeypatch)
@@ -65,15 +70,28 @@ def load(path, monkeypatch, tmp_path=None):
 
 
 def reduce(model, size):
-    """Reduce a distiller: small images, and for ViT-B a teacher as deep and a quarter as wide."""
+    """Reduce a distiller: small images, and teachers as deep as they are and narrower."""
     model.input_size = (3, size, size)
-    if model.teacher is not None and str(model.teacher.model).startswith('vit-base'):
-        model.teacher.model = find_model(model.teacher.model, 'teacher').config
-        model.teacher.model.backbone.arch = 'deit-tiny'
-        model.teacher.model.head.in_channels = 192
+    if model.teacher is not None:
+        reduce_teacher(model.teacher)
     for view in model.views.values():
         if view.tokenizer.get('grid') == 14:  # tokens of 224x224 images
             view.tokenizer.grid = size // 16
+        if view.merger.get('grid') == 7 and size == 64:
+            view.merger.grid = 2
+
+
+def reduce_teacher(teacher):
+    """Put a narrow model in the place of a wide one with the same names of modules."""
+    narrow = {'vit-base-p16_mae': 'deit-tiny', 'vit-base-p14_dinov2': 'dinov2-small', 'deit3-base': 'small'}
+    for name, arch in narrow.items():
+        if str(teacher.model).startswith(name):
+            teacher.model = find_model(teacher.model, 'teacher').config
+            teacher.model.backbone.arch = arch
+            if teacher.model.head is not None:
+                teacher.model.head.in_channels = 192 if arch == 'deit-tiny' else 384
+    if str(teacher.model).startswith('timm:regnety'):
+        teacher.model = 'timm:regnety_002'
 
 
 def step(config, size):

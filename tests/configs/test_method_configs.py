@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from builders import CONFIGS
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmpretrain.registry import MODELS
 
 PAIRS = ('deit-ti_mae-b', 'resnet18_resnet101')
 LOGITS = {
@@ -131,6 +133,13 @@ def test_g2sd_has_the_second_stage_of_its_authors():
     assert [step.erase_prob for step in erasing] == [0.25]
     mixing = {augment.type: augment.alpha for augment in config.model.student.model.train_cfg.augments}
     assert mixing == dict(Mixup=0.8, CutMix=1.0)
+    model = MODELS.build({**config.model, 'teacher': None})
+    groups = {group['param_name']: group for group in build_optim_wrapper(model, config.optim_wrapper).param_groups}
+    rates = [groups[f'student.{name}']['lr'] for name in ('head.layers.head.weight', 'backbone.layers.11.ln1.bias')]
+    assert rates == pytest.approx([4e-3, 4e-3 * 0.75])
+    first, token = groups['student.backbone.patch_embed.projection.weight'], groups['student.backbone.cls_token']
+    assert first['lr'] == token['lr'] == pytest.approx(4e-3 * 0.75**13)
+    assert (first['weight_decay'], token['weight_decay']) == (0.05, 0.0)
 
 
 def test_cskd_is_fine_tuned_as_serkd_is():
