@@ -1,6 +1,6 @@
 # G2SD (arXiv:2302.14771), second stage: half of the labels, half of the class predicted by the teacher, 200 epochs with
-# layer-wise learning rates, from the student of the first stage. That stage is not in this package: convert the student that
-# the authors publish (pengzhiliang/G2SD) to mmpretrain's names of a DistilledVisionTransformer, or name a file of your own.
+# layer-wise learning rates, from the student of the first stage. That stage is not in this package: the file is the student
+# that the authors publish (pengzhiliang/G2SD), converted to mmpretrain's names of a DistilledVisionTransformer.
 _base_ = './deit-ti_mae-b_deit-hard.py'
 model = dict(
     student=dict(
