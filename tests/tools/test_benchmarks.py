@@ -50,6 +50,25 @@ def test_training_step_and_its_parts(tmp_path):
     assert results['records'] > 0
 
 
+def test_steps_of_all_methods(tmp_path):
+    settings = ['--device', 'cpu', '--dtype', 'float32', '--seconds', '0.01', '--batch', '2', '--out', tmp_path]
+    # Two methods take steps; tests/configs takes one with the config of every method.
+    code = """
+import method_steps, training_step
+configs = [method_steps.config_of(method) for method in method_steps.METHODS]
+assert all(config.is_file() for config in configs), configs
+method_steps.METHODS = {method: method_steps.METHODS[method] for method in ('kd', 'leap-first')}
+method_steps.machine.measure_separately = lambda measure, settings, _: measure(*settings) if settings[0] == 'kd' else {}
+training_step.main()
+"""
+    output = run('-c', code, '--methods', *settings)
+    results = saved(tmp_path / 'training_step_methods_cpu')
+    assert results['methods']['kd']['over_kd'] == 1
+    assert results['methods']['leap-first']['over_kd'] < 0.9, 'one of twelve blocks of the teacher'
+    assert results['methods']['kd']['bytes'] > 0
+    assert '| LEAP, first block |' in output
+
+
 def test_growth_by_tokens_and_images(tmp_path):
     code = "import growth; growth.SERIES = {'tokens': {'cpu': [(5, 1), (9, 1)]}, 'images': {'cpu': [(5, 1), (5, 2)]}}"
     settings = ['--device', 'cpu', '--dtype', 'float32', '--seconds', '0.01', '--out', tmp_path]

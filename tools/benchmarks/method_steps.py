@@ -36,14 +36,18 @@ METHODS = {
 """Label, end of the name of the config, and settings that replace those of the config."""
 
 
+def config_of(method: str) -> Path:
+    """Return the config of a method."""
+    return machine.ROOT / 'configs' / 'serkd' / f'{PAIR}{METHODS[method][1]}.py'
+
+
 def method_steps(methods: list[str], device: str, dtype: str, batch: int) -> dict[str, Callable]:
     """Return a function without arguments for a step of each method, on the same images; teachers share their weights."""
     images, classes = generated_batch(batch)
     found, weights = {}, None
     for method in methods:
         torch.manual_seed(0)
-        _, ending, options = METHODS[method]
-        model, step = our_step(machine.ROOT / 'configs' / 'serkd' / f'{PAIR}{ending}.py', device, dtype, options)
+        model, step = our_step(config_of(method), device, dtype, METHODS[method][2])
         if teacher := getattr(model, 'teacher', None):
             weights = weights or list(teacher.model.to(device).parameters())
             for own, shared in zip(teacher.model.parameters(), weights, strict=True):

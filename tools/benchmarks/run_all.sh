@@ -13,4 +13,5 @@ OUT=${1:-tools/benchmarks/results}
 "$PYTHON" -m pytest -q -m 'not slow' tests/ops
 "$PYTHON" -W ignore tools/benchmarks/relation_losses.py --seconds 2 --out "$OUT"
 "$PYTHON" -W ignore tools/benchmarks/training_step.py --seconds 10 --out "$OUT"
+"$PYTHON" -W ignore tools/benchmarks/training_step.py --methods --seconds 10 --out "$OUT"
 "$PYTHON" -W ignore tools/benchmarks/growth.py --seconds 1 --out "$OUT"
