@@ -323,10 +323,12 @@ def test_baselines_have_the_losses_of_their_method(pair):
     expected |= {'deit-soft': {'LogitKLLoss': 0.1}, 'deit-hard': {'HardLabelLoss': 0.5}}
     for method, total in expected.items():
         config = Config.fromfile(CONFIGS / 'serkd' / f'{pair}_{method}.py')
-        losses = [loss for loss in config.model.losses.values() if loss is not None]
+        named = {name: loss for name, loss in config.model.losses.items() if loss is not None}
+        task_weight = named.pop('loss_cls', {}).get('loss_weight', 1.0)
+        losses = list(named.values())
         actual = {kind: sum(loss.get('loss_weight', 1.0) for loss in losses if loss.type == kind) for kind in total}
         assert {loss.type for loss in losses} == set(total), method
         assert actual == pytest.approx(total), method
-        task_weight = config.model.student.model.head.loss.get('loss_weight', 1.0)
+        assert config.model.student.model.head.loss.get('loss_weight', 1.0) == 1
         assert task_weight == {'deit-soft': 0.9, 'deit-hard': 0.5}.get(method, 1.0)
     assert Config.fromfile(CONFIGS / 'serkd' / f'{pair}_labels.py').model.type == 'ImageClassifier'
