@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from builders import CONFIGS
 from mmengine.config import Config
-from mmengine.optim import build_optim_wrapper
-from mmpretrain.registry import MODELS
+from mmpretrain.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 
 PAIRS = ('deit-ti_mae-b', 'resnet18_resnet101')
 LOGITS = {
@@ -134,7 +133,13 @@ def test_g2sd_has_the_second_stage_of_its_authors():
     mixing = {augment.type: augment.alpha for augment in config.model.student.model.train_cfg.augments}
     assert mixing == dict(Mixup=0.8, CutMix=1.0)
     model = MODELS.build({**config.model, 'teacher': None})
-    groups = {group['param_name']: group for group in build_optim_wrapper(model, config.optim_wrapper).param_groups}
+    constructor = dict(
+        type=wrapper.constructor,
+        optim_wrapper_cfg=dict(type='OptimWrapper', optimizer=wrapper.optimizer),
+        paramwise_cfg=wrapper.paramwise_cfg,
+    )
+    optimizer = OPTIM_WRAPPER_CONSTRUCTORS.build(constructor)(model).optimizer
+    groups = {group['param_name']: group for group in optimizer.param_groups}
     rates = [groups[f'student.{name}']['lr'] for name in ('head.layers.head.weight', 'backbone.layers.11.ln1.bias')]
     assert rates == pytest.approx([4e-3, 4e-3 * 0.75])
     first, token = groups['student.backbone.patch_embed.projection.weight'], groups['student.backbone.cls_token']
