@@ -146,19 +146,27 @@ def build_module(config: Any, kind: type[nn.Module], key: str) -> nn.Module:
 
 
 def _located(config: Mapping, key: str, error: Exception) -> ConfigError:
-    """The error of building a module, with the key of the innermost part that cannot be built either, and of its setting."""
+    """The error of building a module, with the key of the innermost part that fails with it alone, and of its setting."""
     for name, part in config.items():
         if isinstance(part, Mapping) and isinstance(part.get('type'), str) and MODELS.get(part['type']) is not None:
             try:
                 MODELS.build(deepcopy(part))
             except Exception as inner:
-                return _located(part, f'{key}.{name}', inner)
+                # Not every dict with a type is a module: Linear is a schedule of a loss, and also torch's layer.
+                if _message(inner) in str(error):
+                    return _located(part, f'{key}.{name}', inner)
     cls = MODELS.get(config['type']) if isinstance(config['type'], str) else config['type']
     wrong = _of_wrong_type(config, cls)
-    # mmengine adds the class that was built in front of the message.
-    message = re.sub(r'^"?class `\w+` in [\w/.]+: ', '', str(error))
+    message = _message(error)
+    if any(isinstance(part, Mapping) and re.match(rf'{name}\b', message) for name, part in config.items()):
+        return ConfigError(f'{key}.{message}')
     settings = [f'.{name}={config[name]!r} must be {expected}' for name, expected in wrong.items() if name not in message]
     return ConfigError(f'{key}{settings[0] if settings else ""}: {message}')
+
+
+def _message(error: Exception) -> str:
+    """The message of an error, without the class that was built, which mmengine adds in front of it."""
+    return re.sub(r'^"?class `\w+` in [\w/.]+: ', '', str(error))
 
 
 def _of_wrong_type(config: Mapping, cls: type) -> dict[str, str]:

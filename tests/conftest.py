@@ -31,6 +31,8 @@ def frozen_imports():
     """Exempt what imports made from garbage collection: mmengine collects for each data set, a third of a second."""
     gc.collect()
     gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope='session', autouse=True)

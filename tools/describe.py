@@ -32,6 +32,7 @@ from serkd_mm.distillers.model_parts import backbone_of
 from serkd_mm.distillers.targets import Targets
 from serkd_mm.distillers.teacher_names import SINGLE
 from serkd_mm.errors import one_line_errors
+from serkd_mm.losses.schedules import ScheduledSettings
 from serkd_mm.runner import check_config
 from serkd_mm.teacher_cache.token_basis import describe_basis
 from serkd_mm.tokenizers import Feature
@@ -219,15 +220,22 @@ def losses_table(model: nn.Module, losses: Mapping[str, torch.Tensor]) -> Table:
     """Terms of the total loss, weighted."""
     table = new_table('Losses (weighted, on two generated images)', 'loss', 'type', 'on', 'weight', 'value')
     for name, value in losses.items():
-        cells = ["the student's task loss", 'labels', '-']
+        loss, cells = model.task_loss, ["the student's task loss", 'labels']
         if name in model.distill.losses:
             loss = next(iter(model.distill.losses[name].values()))  # The losses of several taps have the same settings.
             on = model.distill.source_of[name]
             if len(model.teachers) > 1:
                 on += f' ({model.distill.teacher_of[name]})'
-            cells = [type(loss).__name__, on, f'{loss.loss_weight:g}']
-        table.add_row(name, *cells, f'{value.item():.4g}')
+            cells = [type(loss).__name__, on]
+        table.add_row(name, *cells, weight_of(loss), f'{value.item():.4g}')
     return table
+
+
+def weight_of(loss: ScheduledSettings) -> str:
+    """The weight of a loss, or its schedule, and other settings that are schedules."""
+    weight = loss.schedules.get('loss_weight', f'{loss.loss_weight:g}')
+    others = [f'{name} {schedule}' for name, schedule in loss.schedules.items() if name != 'loss_weight']
+    return ', '.join(map(str, [weight, *others]))
 
 
 def saved_table(model: nn.Module) -> Table:

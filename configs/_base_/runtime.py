@@ -15,6 +15,7 @@ custom_hooks = [
     dict(type='IterationSeedHook'),  # the same for iteration-based training
     dict(type='AccumulationHook'),  # no checkpoint lies between two steps of the optimizer
     dict(type='ResumeValidationHook'),  # a validation that was interrupted is made up for
+    dict(type='LossScheduleHook'),  # moves loss weights and ratios that change over the training
     dict(type='HistoryLengthHook'),  # the history of scalars stays short
     dict(type='FiniteLossHook'),  # stops at a loss that is NaN or infinite, before a checkpoint is saved
     dict(type='FiniteStateHook'),  # never saves weights or an optimizer state that are NaN or infinite

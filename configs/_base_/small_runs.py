@@ -47,6 +47,7 @@ custom_hooks = [
     dict(type='ResumeCheckHook'),
     dict(type='ResumeValidationHook'),
     dict(type='AccumulationHook'),
+    dict(type='LossScheduleHook'),
     dict(type='HistoryLengthHook'),
     dict(type='FiniteLossHook'),
     dict(type='FiniteStateHook'),

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from types import NoneType
 from typing import Any
@@ -10,6 +10,7 @@ from mmpretrain.structures import DataSample
 from torch import nn
 
 from ..config_errors import ConfigError, check_keys
+from ..losses.schedules import ScheduledSettings
 from ..tokenizers import Feature
 from .cached_teacher import CachedTeacher
 from .distillation_objective import DistillationObjective
@@ -89,6 +90,7 @@ class RelationDistiller(BaseClassifier):
         model, source = build_student(student, data_preprocessor, input_size, label_free)
         super().__init__(init_cfg=init_cfg, data_preprocessor=model.data_preprocessor)
         self.student, self.label_free = model, label_free
+        self._has_progress = False
         self.untrained_head: list[str] = []
         self.untrained_layers: list[str] = []
         self.evaluation_outputs: frozenset[str] = frozenset()
@@ -168,9 +170,11 @@ class RelationDistiller(BaseClassifier):
             data_samples: Their labels, soft or hard.
 
         Raises:
-            ConfigError: The model was built for evaluation, or the features do not fit a view or a loss.
+            ConfigError: The model was built for evaluation, the features do not fit a view or a loss, or a setting of a
+                loss is a schedule and nothing calls :meth:`set_progress`.
         """
         self._load_teachers()
+        self._check_progress()
         return self.distillation_step(inputs, data_samples)
 
     def distillation_step(self, inputs: torch.Tensor, data_samples: list[DataSample]) -> dict[str, torch.Tensor]:
@@ -183,6 +187,47 @@ class RelationDistiller(BaseClassifier):
         if self.distill.readers_of_labels:
             labels = soft_labels(data_samples, num_classes_of(self.student), inputs.device)
         return {**self.task_loss(task_losses), **self.distill(student, targets, labels)}
+
+    def set_progress(self, progress: float) -> None:
+        """Set the settings of losses that are schedules to their value at a moment of the training.
+
+        ``LossScheduleHook`` calls this before each iteration; a training loop without mmengine's hooks does it itself.
+
+        Args:
+            progress: Finished iterations over all iterations, from 0 to 1.
+        """
+        for _, loss in self._scheduled():
+            loss.set_progress(progress)
+        self._has_progress = True
+
+    def scheduled_settings(self) -> dict[str, float]:
+        """Return the present value of each setting that is a schedule: 'weight_kd' for ``loss_kd.loss_weight``.
+
+        The names lack 'loss', by which mmengine finds the losses that it averages in the log.
+        """
+        return {
+            f'{setting.removeprefix("loss_")}_{name.removeprefix("loss_")}': getattr(loss, setting)
+            for name, loss in self._scheduled()
+            for setting in loss.schedules
+        }
+
+    def _scheduled(self) -> Iterator[tuple[str, ScheduledSettings]]:
+        """The losses with a schedule, the task loss included, with their names."""
+        if self.teachers:
+            yield from self.distill.scheduled()
+            if self.task_loss.schedules:
+                yield TASK_LOSS, self.task_loss
+
+    def _check_progress(self) -> None:
+        """Raise if a schedule would keep its first value for the whole training."""
+        if self._has_progress:
+            return
+        for name, loss in self._scheduled():
+            raise ConfigError(
+                f'model.losses.{name}.{next(iter(loss.schedules))} is a schedule, and nothing moves it. Add '
+                "dict(type='LossScheduleHook') to custom_hooks, as in configs/_base_/runtime.py, or call "
+                'model.set_progress(finished iterations / all iterations) before each step'
+            )
 
     def targets(self, inputs: torch.Tensor, data_samples: list[DataSample]) -> Targets:
         """Return what the losses compare the student with: computed by each teacher, or read from a cache.

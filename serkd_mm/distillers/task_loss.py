@@ -7,7 +7,7 @@ import torch
 from mmpretrain.structures import DataSample
 from torch import nn
 
-from ..config_errors import ConfigError, check_keys, prefix_errors
+from ..config_errors import ConfigError, check_keys
 from ..losses.base_loss import check_weight
 from ..losses.schedules import ScheduledSettings
 
@@ -35,8 +35,10 @@ class TaskLoss(ScheduledSettings, nn.Module):
                 f'distillation loss another name than {TASK_LOSS!r}'
             )
         check_keys(config, ['loss_weight'], _KEY)
-        with prefix_errors(_KEY):
+        try:
             self.set_scheduled('loss_weight', config.get('loss_weight', 1.0), check_weight)
+        except ValueError as error:  # Its message starts with the setting.
+            raise ConfigError(f'{_KEY}.{error}') from error
 
     def forward(self, losses: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Weight the outputs of the student's ``loss``, and name the task loss ``loss_cls``.

@@ -14,6 +14,7 @@ from .history_length_hook import HistoryLengthHook
 from .image_error_hook import ImageErrorHook
 from .iteration_seed_hook import IterationSeedHook
 from .label_range_hook import LabelRangeHook
+from .loss_schedule_hook import LossScheduleHook
 from .plain_checkpoint_hook import PlainCheckpointHook
 from .resume_check_hook import ResumeCheckHook, ResumeError
 from .resume_validation_hook import ResumeValidationHook
@@ -41,6 +42,7 @@ __all__ = [
     'ImageErrorHook',
     'IterationSeedHook',
     'LabelRangeHook',
+    'LossScheduleHook',
     'NonFiniteLossError',
     'PlainCheckpointHook',
     'ResumeCheckHook',

@@ -34,7 +34,8 @@ class Schedule(ABC):
         """Return how far the value has moved, from 0 (``begin``) to 1 (``end``), after a part of the schedule."""
 
     def __repr__(self) -> str:
-        return f'{type(self).__name__}({self.begin:g} to {self.end:g})'
+        until = f', until {self.until:g}' if self.until < 1 else ''
+        return f'{type(self).__name__}({self.begin:g} to {self.end:g}{until})'
 
 
 class Linear(Schedule):
@@ -115,6 +116,10 @@ class ScheduledSettings:
         setattr(self, name, check(name, value))
 
     def set_progress(self, progress: float) -> None:
-        """Set all scheduled settings to their value after a part of the training, from 0 to 1."""
+        """Set all scheduled settings to their value after a part of the training.
+
+        Args:
+            progress: Finished iterations over all iterations, from 0 to 1.
+        """
         for name, schedule in self.schedules.items():
             setattr(self, name, schedule.at(progress))

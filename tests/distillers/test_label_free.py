@@ -86,7 +86,7 @@ def test_nothing_to_train_is_reported():
         build_distiller(losses=dict(loss_cls=None), views=None)
     with pytest.raises(ConfigError, match=r'^model\.student\.model has no class head.*loss_cls=None'):
         build_distiller(student__model=dict(TIMM, num_classes=0), student__taps=None, losses__loss_kd=None)
-    with pytest.raises(ConfigError, match=r'loss_cls\.type is not a setting'):
+    with pytest.raises(ConfigError, match=r'loss_cls is the student.s own task loss'):
         build_distiller(losses__loss_cls=dict(type='FeatureL2Loss', on='tokens'))
 
 

@@ -77,20 +77,28 @@ def test_children_of_the_configs_on_teachers_read_class_folders_and_bring_a_loss
 
 def test_custom_loss_and_merger_of_the_page_on_extending_work(tmp_path, monkeypatch):
     files = [write_code(code, tmp_path) for _, code in blocks(DOCS / 'advanced_guides' / 'extending.md', 'python')]
-    assert [file.name for file in files] == ['my_losses.py', 'my_mergers.py', 'rows.py']
-    assert all(len(file.read_text().strip().splitlines()) <= 21 for file in files)
+    assert [file.name for file in files] == ['my_losses.py', 'my_label_losses.py', 'my_mergers.py', 'rows.py']
+    assert all(len(file.read_text().strip().splitlines()) <= 24 for file in files)
     monkeypatch.syspath_prepend(tmp_path)
-    for name in ('my_losses', 'my_mergers'):
+    for name in ('my_losses', 'my_label_losses', 'my_mergers'):
         importlib.import_module(name)
     settings = {}
-    exec(files[2].read_text(), settings)  # A child config: assignments alone.
+    exec(files[3].read_text(), settings)  # A child config: assignments alone.
     model = distiller_config()
     model.views.update(settings['model']['views'])
     model.losses.update(settings['model']['losses'])
     built = MODELS.build(model).train()
-    losses = built(images(), labels(), mode='loss')
-    losses['loss_rows'].backward()
+    values = {}
+    for progress in (0.0, 1.0):
+        built.set_progress(progress)
+        losses = built(images(), labels(), mode='loss')
+        values[progress] = losses['loss_right'].item()
+    (losses['loss_rows'] + losses['loss_right']).backward()
     assert losses['loss_rows'] > 0
+    assert values[0.0] < values[1.0]  # At first, images that the teacher gets wrong do not count.
+    divergence = MODELS.build(dict(type='LogitKLLoss'))
+    student, teacher = (side['logits'].tensor for side in built.extract_features(images()))
+    assert values[1.0] == pytest.approx(divergence(student, teacher).item(), rel=1e-4)
     merged, association = built.distill.views['rows'].merger.associate(torch.randn(2, 5, 3, 4))
     assert (merged.shape, association.shape) == ((2, 5, 3, 1), (2, 12, 3))
     assert torch.equal(association.sum(dim=2), torch.ones(2, 12))

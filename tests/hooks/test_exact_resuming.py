@@ -20,6 +20,13 @@ MIXED = {
     'model.student.model.train_cfg': {'augments': [{'type': 'Mixup', 'alpha': 0.8}, {'type': 'CutMix', 'alpha': 1.0}]},
     'model.losses.loss_rd': None,
     'model.losses.loss_ra': None,
+    'model.losses.loss_cls': {'loss_weight': {'type': 'Cosine', 'begin': 0.2, 'end': 1.0}},
+    'model.losses.loss_hard': {
+        'type': 'HardLabelLoss',
+        'on': 'logits',
+        'loss_weight': {'type': 'Linear', 'begin': 1.0, 'end': 0.0, 'until': 0.8},
+    },
+    'val_evaluator': [{'type': 'Accuracy', 'topk': 1}, {'type': 'DistillationLosses'}],
 }
 ITERATIONS = {
     **MIXED,
@@ -104,6 +111,8 @@ def test_run_killed_while_it_validates_resumes_with_that_validation(changes, kil
         started = (folder / 'last_checkpoint').exists()
         parts = train(image_root, folder, changes, kill, **(latest(folder) if started else {}))
     assert parts.iter == whole.iter
+    weights = [entry['weight_hard'] for (is_train, _), entry in sorted(logged(folder).items()) if is_train]
+    assert weights == pytest.approx([max(0, 1 - done / whole.iter / 0.8) for done in range(whole.iter)])
     assert_equal_files(folder, tmp_path / 'whole')
     assert logged(folder) == logged(tmp_path / 'whole')
     assert {step for is_train, step in logged(folder) if not is_train} == ({1, 2} if changes is MIXED else {4, 8})

@@ -46,6 +46,7 @@ def test_tables_match_the_model(config):
     assert cells['Tokens']['superpixels patches'][-2:] == ['4 x 16', '4 x 24']
     losses = cells['Losses (weighted, on two generated images)']
     assert losses['loss_rd'][:3] == ['TokenDistanceLoss', 'superpixels', '0.5']
+    assert losses['loss_cls'][:3] == ["the student's task loss", 'labels', '1']
     assert all(float(losses[name][-1]) > 0 for name in ('loss_cls', 'loss_kd', 'loss_feat', 'loss_rd', 'loss_ra'))
     names = model.state_dict()
     for part in ('backbone', 'head', 'distill'):
@@ -68,6 +69,15 @@ def test_a_config_that_reads_a_cache_is_described_without_its_teacher(tmp_path):
     assert list(cells['Models']) == ['side', 'student']
     assert cells['Read from the teacher cache']['loss_ra, loss_rd'] == ['isometric triangle of 4 tokens, float32', '24']
     assert f'are read from {cache}' in page
+
+
+def test_weights_and_schedules_are_shown_and_set_by_options(config):
+    key = 'model.losses.loss_kd.loss_weight'
+    options = [f'{key}._delete_=True', f'{key}.type=Linear', f'{key}.begin=1.0', f'{key}.end=0.25', f'{key}.until=0.5']
+    page = describe(config, '--cfg-options', *options, 'model.losses.loss_cls.loss_weight=0.5')
+    losses = tables(page)['Losses (weighted, on two generated images)']
+    assert losses['loss_kd'][2] == 'Linear(1 to 0.25, until 0.5)'
+    assert losses['loss_cls'][2] == '0.5'
 
 
 def test_config_error_is_reported_without_data(config):
