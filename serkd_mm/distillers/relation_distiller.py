@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import NoneType
 from typing import Any
@@ -90,6 +90,8 @@ class RelationDistiller(BaseClassifier):
         model, source = build_student(student, data_preprocessor, input_size, label_free)
         super().__init__(init_cfg=init_cfg, data_preprocessor=model.data_preprocessor)
         self.student, self.label_free = model, label_free
+        # The losses with a schedule, and their names; a list does not register them a second time.
+        self._scheduled: list[tuple[str, ScheduledSettings]] = []
         self._has_progress = False
         self.untrained_head: list[str] = []
         self.untrained_layers: list[str] = []
@@ -115,6 +117,8 @@ class RelationDistiller(BaseClassifier):
         losses = dict(losses or {}) if isinstance(losses, (Mapping, NoneType)) else losses
         self.task_loss = TaskLoss(losses.pop(TASK_LOSS, None) if isinstance(losses, dict) else None)
         self.distill = DistillationObjective(views, losses, tap_names(taps), list(teachers) if several else None)
+        self._scheduled += self.distill.scheduled()
+        self._scheduled += [(TASK_LOSS, self.task_loss)] if self.task_loss.schedules else []
         check_losses(self.student, self.distill.losses, self.distill.readers_of_labels, self.label_free)
         self.student_taps = tap_student(self.student, taps, self.distill.used_taps, input_size, self.label_free)
         self.teachers.update(build_teachers(teachers, several, self.distill, self.student, input_size))
@@ -196,7 +200,7 @@ class RelationDistiller(BaseClassifier):
         Args:
             progress: Finished iterations over all iterations, from 0 to 1.
         """
-        for _, loss in self._scheduled():
+        for _, loss in self._scheduled:
             loss.set_progress(progress)
         self._has_progress = True
 
@@ -207,22 +211,14 @@ class RelationDistiller(BaseClassifier):
         """
         return {
             f'{setting.removeprefix("loss_")}_{name.removeprefix("loss_")}': getattr(loss, setting)
-            for name, loss in self._scheduled()
+            for name, loss in self._scheduled
             for setting in loss.schedules
         }
 
-    def _scheduled(self) -> Iterator[tuple[str, ScheduledSettings]]:
-        """The losses with a schedule, the task loss included, with their names."""
-        if self.teachers:
-            yield from self.distill.scheduled()
-            if self.task_loss.schedules:
-                yield TASK_LOSS, self.task_loss
-
     def _check_progress(self) -> None:
         """Raise if a schedule would keep its first value for the whole training."""
-        if self._has_progress:
-            return
-        for name, loss in self._scheduled():
+        if self._scheduled and not self._has_progress:
+            name, loss = self._scheduled[0]
             raise ConfigError(
                 f'model.losses.{name}.{next(iter(loss.schedules))} is a schedule, and nothing moves it. Add '
                 "dict(type='LossScheduleHook') to custom_hooks, as in configs/_base_/runtime.py, or call "

@@ -67,6 +67,18 @@ TEACHER_FILES = {
 }
 
 
+def make_mistake(part, config):
+    """Make a mistake in the config of a training."""
+    if part == 'have no labels':
+        config.train_dataloader.dataset.with_label = False
+    if part == 'nothing moves it':
+        config.model.losses.loss_cls = dict(loss_weight=dict(type='Linear', begin=1.0, end=0.0))
+        config.custom_hooks = [hook for hook in config.custom_hooks if hook.type != 'LossScheduleHook']
+    if part == 'is not finite':
+        config.optim_wrapper.optimizer.lr = 1e30
+        config.param_scheduler = []
+
+
 def raise_error(part, image_root, tmp_path):
     """Make a mistake outside the config's text, which raises the error that is quoted with ``part``."""
     file = tmp_path / 'epoch_1.pth'
@@ -104,11 +116,7 @@ def raise_error(part, image_root, tmp_path):
         elif part == 'Replace the file':
             (images_there / 'class0' / '0.jpg').write_bytes(b'')
         config = training_config(images_there, tmp_path / 'work')
-        if part == 'have no labels':
-            config.train_dataloader.dataset.with_label = False
-        if part == 'is not finite':
-            config.optim_wrapper.optimizer.lr = 1e30
-            config.param_scheduler = []
+        make_mistake(part, config)
         Runner.from_cfg(config).train()
 
 
@@ -127,6 +135,7 @@ ERRORS = {
     'Replace the file': DataError,
     'have no labels': DataError,
     'is not finite': NonFiniteLossError,
+    'nothing moves it': ConfigError,
 }
 
 

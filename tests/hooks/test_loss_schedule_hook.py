@@ -6,8 +6,6 @@ import pytest
 from builders import training_config
 from mmengine.runner import Runner
 
-from serkd_mm.config_errors import ConfigError
-
 pytestmark = pytest.mark.usefixtures('runner_scope')
 
 KD = {'type': 'LogitKLLoss', 'on': 'logits'}
@@ -38,10 +36,3 @@ def test_values_follow_the_iterations_and_are_logged_and_a_validation_has_those_
     # mmengine's log averages what has 'loss' in its name over validations, too.
     kept, moved = (runner.message_hub.get_scalar(f'val/distillation/{name}').data[0] for name in ('loss_kd', 'loss_moved'))
     assert (moved / kept).tolist() == pytest.approx([0.5, 0.0], abs=1e-6)
-
-
-def test_training_without_the_hook_is_refused(image_root, tmp_path):
-    config = training_config(image_root, tmp_path, **{**CHANGES, 'val_evaluator': {'type': 'Accuracy', 'topk': 1}})
-    config.custom_hooks = [hook for hook in config.custom_hooks if hook.type != 'LossScheduleHook']
-    with pytest.raises(ConfigError, match=r"loss_weight is a schedule, and nothing moves it\. Add dict\(type='LossSched"):
-        Runner.from_cfg(config).train()
