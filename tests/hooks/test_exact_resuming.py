@@ -26,7 +26,6 @@ MIXED = {
         'on': 'logits',
         'loss_weight': {'type': 'Linear', 'begin': 1.0, 'end': 0.0, 'until': 0.8},
     },
-    'val_evaluator': [{'type': 'Accuracy', 'topk': 1}, {'type': 'DistillationLosses'}],
 }
 ITERATIONS = {
     **MIXED,
