@@ -33,8 +33,6 @@ def our_step(
     config.model.data_preprocessor = config.data_preprocessor
     model = MODELS.build(config.model)
     model.init_weights()
-    if 'losses' in config.model:
-        model.set_progress(0.0)  # As the hook of the runtime does.
     model.to(device).train()
     if dtype != 'float32':
         config.optim_wrapper.update(type='AmpOptimWrapper', dtype=dtype)
