@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 from builders import CONFIGS
 from mmengine.config import Config
-from mmpretrain.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
+from mmpretrain.registry import HOOKS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS
+from torch import nn
+
+from serkd_mm.distillers.taps import expand_path
+from serkd_mm.model_sources import find_model
 
 PAIRS = ('deit-ti_mae-b', 'resnet18_resnet101')
 LOGITS = {
@@ -156,3 +160,16 @@ def test_cskd_is_fine_tuned_as_serkd_is():
         student = path.stem.split('_')[0]
         assert (CONFIGS / 'serkd' / f'{Path(checkpoint).parent.name}.py').is_file()
         assert Path(checkpoint).parent.name == f'{student}_regnety-16gf_cskd'
+
+
+@pytest.mark.parametrize(('name', 'arch'), [('deit-ti_mae-b', 'deit-tiny'), ('vit-s_dinov2-b', 'dinov2-small')])
+def test_leap_s_tap_starts_at_a_block_of_its_curriculum(name, arch):
+    config = read(f'{name}_leap')
+    (settings,) = [hook for hook in config.custom_hooks if hook.type == 'TapCurriculumHook']
+    HOOKS.build(settings)
+    backbone = find_model(config.model.teacher.model, 'teacher').config.backbone
+    teacher = nn.ModuleDict(dict(backbone=MODELS.build({**backbone, 'arch': arch, 'init_cfg': None})))
+    paths = expand_path(teacher, settings.paths, 'paths')
+    assert len(paths) == 12
+    assert config.model.teacher.taps[settings.tap] == paths[0]
+    assert settings.loss in losses_of(config)
