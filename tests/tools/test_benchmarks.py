@@ -52,21 +52,23 @@ def test_training_step_and_its_parts(tmp_path):
 
 def test_steps_of_all_methods(tmp_path):
     settings = ['--device', 'cpu', '--dtype', 'float32', '--seconds', '0.01', '--batch', '2', '--out', tmp_path]
-    # Two methods take steps; tests/configs takes one with the config of every method.
+    # Two methods take steps, with a small teacher; tests/configs takes one with the config of every method.
     code = """
 import method_steps, training_step
 configs = [method_steps.config_of(method) for method in method_steps.METHODS]
 assert all(config.is_file() for config in configs), configs
-method_steps.METHODS = {method: method_steps.METHODS[method] for method in ('kd', 'leap-first')}
+small = {'model.teacher.model': 'deit-tiny_4xb256_in1k'}
+block = {**small, 'model.teacher.taps.patches': 'backbone.layers[0] | backbone.ln1'}
+method_steps.METHODS = {'kd': ('KD', '_kd', small), 'leap': ('LEAP', '_leap', block)}
 method_steps.machine.measure_separately = lambda measure, settings, _: measure(*settings) if settings[0] == 'kd' else {}
 training_step.main()
 """
     output = run('-c', code, '--methods', *settings)
-    results = saved(tmp_path / 'training_step_methods_cpu')
-    assert results['methods']['kd']['over_kd'] == 1
-    assert results['methods']['leap-first']['over_kd'] < 0.9, 'one of twelve blocks of the teacher'
-    assert results['methods']['kd']['bytes'] > 0
-    assert '| LEAP, first block |' in output
+    results = saved(tmp_path / 'training_step_methods_cpu')['methods']
+    assert results['kd']['over_kd'] == 1
+    assert results['kd']['bytes'] > 0
+    assert results['leap']['seconds'] > 0
+    assert '| LEAP |' in output
 
 
 def test_growth_by_tokens_and_images(tmp_path):
