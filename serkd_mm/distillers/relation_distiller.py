@@ -23,7 +23,7 @@ from .student_checkpoints import register_plain_student_hooks
 from .student_weights import StudentWeights
 from .students import build_student, tap_names, tap_student
 from .targets import Targets
-from .task_loss import TASK_LOSS, TaskLoss, soft_labels
+from .task_loss import TASK_LOSS, TaskLoss, float_labels, soft_labels
 from .teacher_names import teacher_settings
 from .teachers import build_teachers
 
@@ -281,7 +281,7 @@ class RelationDistiller(BaseClassifier):
         """
         outputs = {}
         if 'distillation_losses' in self.evaluation_outputs:
-            outputs['distillation_losses'] = self.loss(inputs, data_samples)
+            outputs['distillation_losses'] = self.loss(inputs, float_labels(data_samples))
         if 'pooled_features' in self.evaluation_outputs:
             outputs['pooled_features'] = pooled_features(self.student, inputs)
         if num_classes_of(self.student) == 0:

@@ -62,3 +62,15 @@ def soft_labels(data_samples: Sequence[DataSample], num_classes: int, device: to
         return torch.stack([sample.gt_score for sample in data_samples]).to(device, torch.float32)
     classes = torch.cat([sample.gt_label for sample in data_samples]).to(device)
     return nn.functional.one_hot(classes, num_classes).float()
+
+
+def float_labels(data_samples: Sequence[DataSample]) -> Sequence[DataSample]:
+    """Return samples whose one-hot labels are not integers, as mmpretrain makes them where a batch is not mixed.
+
+    Args:
+        data_samples: Labels of a batch, soft or hard; changed in place.
+    """
+    for sample in data_samples:
+        if 'gt_score' in sample and not sample.gt_score.is_floating_point():
+            sample.set_gt_score(sample.gt_score.float())
+    return data_samples

@@ -7,6 +7,7 @@ import torch
 from builders import build_distiller, images, training_config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from mmpretrain.structures import DataSample
 from training_variants import unlabeled_config
 
 from serkd_mm.config_errors import ConfigError
@@ -67,6 +68,17 @@ def test_predictions_hold_what_is_requested_only():
         KNNAccuracy().process(None, [sample.to_dict() for sample in samples])
     with pytest.raises(ConfigError, match=r'DistillationLosses: the predictions contain no distillation_losses. Add'):
         DistillationLosses().process(None, [sample.to_dict() for sample in samples])
+
+
+def test_held_out_losses_read_the_one_hot_labels_of_a_student_that_is_trained_with_mixup():
+    mixed = dict(train_cfg=dict(augments=dict(type='Mixup', alpha=0.8)), head__loss=dict(type='CrossEntropyLoss'))
+    model = build_distiller(**{f'student__model__{name}': value for name, value in mixed.items()}).eval()
+    batch = dict(inputs=images(), data_samples=[DataSample().set_gt_label(label % 2) for label in range(len(images()))])
+    batch = model.data_preprocessor(batch, training=False)
+    model.evaluation_outputs = frozenset({'distillation_losses'})
+    losses = model(**batch, mode='predict')[0].distillation_losses
+    hard = [DataSample().set_gt_label(sample.gt_label) for sample in batch['data_samples']]
+    torch.testing.assert_close(losses['loss_cls'], model.student.loss(batch['inputs'], hard)['loss'])
 
 
 class Seen(Hook):
