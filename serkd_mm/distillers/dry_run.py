@@ -88,6 +88,7 @@ def dry_run(distiller: nn.Module, input_size: tuple[int, int, int]) -> None:
         distiller.untrained_head, distiller.untrained_layers = freeze_unreached(distiller.student, images)
     else:
         _check_reached(distiller.student)
+        _check_weightless_head(distiller)
     distiller.distill.check_shared_parts()
     distiller.zero_grad(set_to_none=True)
     distiller.train()
@@ -142,3 +143,25 @@ def _check_reached(student: nn.Module) -> None:
             logger='current',
             level=logging.WARNING,
         )
+
+
+def _check_weightless_head(distiller: nn.Module) -> None:
+    """Report what only the task loss reaches of the class head, if that loss always has weight 0.
+
+    Raises:
+        ConfigError: It is one of two classifiers that both contribute to the predictions.
+    """
+    if distiller.task_loss.loss_weight != 0 or distiller.scheduled_settings():
+        return
+    in_head = {weight for head in head_modules(distiller.student) for weight in head.parameters()}
+    gradients = {name: weight.grad for name, weight in distiller.student.named_parameters() if weight in in_head}
+    names = [name for name, gradient in gradients.items() if gradient is not None and not gradient.any()]
+    if not names:
+        return
+    problem = f"model.losses: loss_cls.loss_weight=0, and no other loss trains the student's {', '.join(names)}"
+    if len(names) < sum(gradient is not None for gradient in gradients.values()):
+        raise ConfigError(
+            f'{problem}, which contributes to every prediction. Put a loss on its logits, by a tap such as '
+            "'head.layers.head', or raise the weight"
+        )
+    print_log(f'{problem}: predictions are not trained.', logger='current', level=logging.WARNING)

@@ -23,7 +23,7 @@ from .student_checkpoints import register_plain_student_hooks
 from .student_weights import StudentWeights
 from .students import build_student, tap_names, tap_student
 from .targets import Targets
-from .task_loss import TASK_LOSS, TaskLoss, float_labels, soft_labels
+from .task_loss import TASK_LOSS, TaskLoss, float_labels, num_label_classes, soft_labels
 from .teacher_names import teacher_settings
 from .teachers import build_teachers
 
@@ -189,7 +189,7 @@ class RelationDistiller(BaseClassifier):
         student, task_losses = self._run_student(inputs, partial(self.student.loss, data_samples=data_samples))
         labels = None
         if self.distill.readers_of_labels:
-            labels = soft_labels(data_samples, num_classes_of(self.student), inputs.device)
+            labels = soft_labels(data_samples, num_label_classes(self.student), inputs.device)
         return {**self.task_loss(task_losses), **self.distill(student, targets, labels)}
 
     def set_progress(self, progress: float) -> None:

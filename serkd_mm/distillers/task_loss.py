@@ -10,6 +10,7 @@ from torch import nn
 from ..config_errors import ConfigError, check_keys
 from ..losses.base_loss import check_weight
 from ..losses.schedules import ScheduledSettings
+from .model_parts import num_classes_of
 
 TASK_LOSS = 'loss_cls'
 _KEY = f'model.losses.{TASK_LOSS}'
@@ -46,8 +47,30 @@ class TaskLoss(ScheduledSettings, nn.Module):
         Args:
             losses: Losses, whose names have 'loss' in them, and other scalars, by name.
         """
-        weighted = {name: self.loss_weight * value if 'loss' in name else value for name, value in losses.items()}
+        weighted = {name: self._weighted(value) if 'loss' in name else value for name, value in losses.items()}
         return {TASK_LOSS if name == 'loss' else name: value for name, value in weighted.items()}
+
+    def _weighted(self, value: torch.Tensor | list[torch.Tensor]) -> torch.Tensor | list[torch.Tensor]:
+        """Weight a loss, or, as mmengine adds them up, a list of losses."""
+        return [self.loss_weight * part for part in value] if isinstance(value, list) else self.loss_weight * value
+
+
+def num_label_classes(student: nn.Module) -> int:
+    """Return how many classes the labels of a student have.
+
+    Args:
+        student: The student; where its head does not say it, as ViG's, its preprocessor is asked.
+
+    Raises:
+        ConfigError: Neither says it.
+    """
+    number = num_classes_of(student) or getattr(student.data_preprocessor, 'num_classes', None)
+    if not number:
+        raise ConfigError(
+            f"model.losses: a loss reads labels, and the student's {type(getattr(student, 'head', student)).__name__} does "
+            'not say how many classes there are. Set data_preprocessor.num_classes'
+        )
+    return number
 
 
 def soft_labels(data_samples: Sequence[DataSample], num_classes: int, device: torch.device) -> torch.Tensor:

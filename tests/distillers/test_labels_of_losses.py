@@ -6,15 +6,21 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from builders import NUM_CLASSES, TEACHER, build_distiller, distiller_config, images, labels
+from builders import NUM_CLASSES, STUDENT, TEACHER, build_distiller, distiller_config, images, labels
 from caches import VIEW_PREPROCESSOR, samples_with_records, write_teacher_cache
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from training_variants import TIMM_STUDENT
 
 from serkd_mm.config_errors import ConfigError
+from serkd_mm.distillers.task_loss import TaskLoss
 from serkd_mm.losses.base_loss import BaseDistillationLoss
 
+CLASS_HEAD_TOO = dict(  # The teacher's logits also for the head that the labels train.
+    student__taps__class_logits='head.layers.head',
+    teacher__taps__class_logits='head.fc',
+    losses__loss_class=dict(type='LogitKLLoss', on='class_logits'),
+)
 MIXED = dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)])
 
 
@@ -97,7 +103,7 @@ def test_labels_are_read_beside_a_cache_and_several_teachers(tmp_path):
 def test_the_task_loss_is_weighted_with_its_gradient():
     gradients = {}
     for weight in (1.0, 0.5, 0.0):
-        model = build_distiller(losses__loss_cls=dict(loss_weight=weight))
+        model = build_distiller(losses__loss_cls=dict(loss_weight=weight), **CLASS_HEAD_TOO)
         loss = model(images(), labels(), mode='loss')['loss_cls']
         loss.backward()
         gradients[weight] = loss.item(), model.student.head.layers.head.weight.grad.clone()
@@ -113,6 +119,40 @@ def test_a_loss_that_reads_labels_is_refused_without_them():
     refusal = r'^model\.losses: loss_labels reads labels, but loss_cls=None trains without any.*loss_weight=0\.0'
     with pytest.raises(ConfigError, match=refusal):
         MODELS.build(with_label_loss(losses=dict(loss_cls=None)))
-    model = MODELS.build(with_label_loss(losses=dict(loss_cls=dict(loss_weight=0.0))))
+    model = MODELS.build(with_label_loss(losses=dict(loss_cls=dict(loss_weight=0.0)), **CLASS_HEAD_TOO))
     _, losses, _ = step(model)
     assert losses['loss_cls'] == 0 < losses['loss_labels']
+
+
+def test_a_head_that_only_a_loss_without_weight_reaches_is_reported(logged):
+    untrained = (
+        r"^model\.losses: loss_cls\.loss_weight=0, and no other loss trains the student's head\.layers\.head\.weight, "
+        r'head\.layers\.head\.bias, which contributes to every prediction. Put a loss on'
+    )
+    with pytest.raises(ConfigError, match=untrained):
+        build_distiller(losses__loss_cls=dict(loss_weight=0.0))
+    build_distiller(
+        losses__loss_cls=dict(loss_weight=0.0), losses__loss_kd=None, student__model__head__distilled_training=False
+    )
+    assert any('predictions are not trained' in message for message in logged)
+    rising = dict(type='Linear', begin=0.0, end=1.0)
+    build_distiller(losses__loss_cls=dict(loss_weight=rising))  # Trained later.
+
+
+def test_the_labels_of_a_head_that_does_not_count_its_classes():
+    head = dict(type='VigClsHead', num_classes=NUM_CLASSES, in_channels=16, hidden_dim=8)
+    backbone = dict(type='VisionTransformer', arch=STUDENT['backbone']['arch'], img_size=32, patch_size=8)
+    student = dict(model=dict(type='ImageClassifier', backbone=backbone, head=head), taps=dict(logits='head'))
+    config = with_label_loss(student=student)
+    _, _, target = step(MODELS.build(config))
+    assert torch.equal(target, torch.eye(NUM_CLASSES))
+    config.data_preprocessor.pop('num_classes')
+    with pytest.raises(ConfigError, match=r"the student's VigClsHead does not say.*Set data_preprocessor\.num_classes"):
+        MODELS.build(config)
+
+
+def test_the_weight_of_a_list_of_losses():
+    weighted = TaskLoss(dict(loss_weight=0.5))(
+        {'loss': [torch.tensor(2.0), torch.tensor(4.0)], 'accuracy': torch.tensor(9.0)}
+    )
+    assert weighted == {'loss_cls': [1, 2], 'accuracy': 9}
