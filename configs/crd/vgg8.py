@@ -4,5 +4,5 @@ model = dict(
     type='ImageClassifier',
     backbone=dict(type='CRDVGG', depth=8),
     neck=dict(type='GlobalAveragePooling'),
-    head=dict(type='LinearClsHead', num_classes=100, in_channels=512, loss=dict(type='CrossEntropyLoss'), init_cfg=None),
+    head=dict(type='LinearClsHead', num_classes=100, in_channels=512, loss=dict(type='CrossEntropyLoss')),
 )

@@ -128,3 +128,15 @@ def test_vgg_pools_as_often_as_it_is_set_to():
     for num_pools, size in {2: 8, 4: 2}.items():
         backbone = MODELS.build(dict(type='CRDVGG', depth=8, num_pools=num_pools))
         assert backbone(images(batch=2))[0].shape == (2, 512, size, size)
+
+
+def test_weights_start_as_in_the_benchmark():
+    backbone = MODELS.build(dict(type='CRDShuffleNetV2'))
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    backbone.init_weights()
+    assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items()), "those of torch's layers"
+    for name in ('vgg8', 'vgg13'):
+        head = MODELS.build(Config.fromfile(CONFIGS / 'crd' / f'{name}.py').model.head)
+        head.init_weights()
+        assert head.fc.weight.std().item() == pytest.approx(0.01, rel=0.05)
+        assert not head.fc.bias.any()

@@ -14,7 +14,7 @@ from serkd_mm.model_sources import find_model
 
 PAIRS = ('deit-ti_mae-b', 'resnet18_resnet101')
 LOGITS = {
-    'dist': dict(type='DISTLoss', on='logits', beta=1.0, gamma=1.0, tau=1.0),
+    'dist': dict(type='DISTLoss', on='logits', beta=1.0, gamma=1.0, tau=1.0, loss_weight=2.0),  # resnet_dist.yaml
     'dkd': dict(type='DKDLoss', on='logits', alpha=1.0, beta=0.5, tau=1.0),
     'nkd': dict(type='NKDLoss', on='logits', gamma=1.5, tau=1.0),
 }
@@ -41,7 +41,8 @@ def test_losses_between_logits_replace_kd(pair, method):
 
 def test_kd_at_tau_4_and_both_readings_of_rrd():
     kd = dict(type='LogitKLLoss', on='logits', tau=4.0, loss_weight=1.0)
-    assert losses_of(read('resnet18_resnet101_kd-tau4')) == dict(loss_kd=kd)
+    # DIST's resnet_kdt4.yaml.
+    assert losses_of(read('resnet18_resnet101_kd-tau4')) == dict(loss_cls=dict(loss_weight=0.9), loss_kd=kd)
     for pair, on in zip(PAIRS, ('tokens', 'pooled'), strict=True):
         for name, student, teacher in (('rrd', 0.02, 0.1), ('rrd-swapped', 0.1, 0.02)):
             rrd = dict(type='RRDLoss', on=on, tau_student=student, tau_teacher=teacher)
