@@ -1,4 +1,4 @@
-# LEAP (arXiv:2606.19483) as its authors run it, without labels: ViT-S/14 learns the tokens of a block of DINOv2 ViT-B/14,
+# LEAP (arXiv:2606.19483) without labels, as its authors: ViT-S/14 learns the tokens of a block of DINOv2 ViT-B/14,
 # which moves from shallow to deep; the teacher stops there. The authors take 'vit-giant-p14_dinov2-pre_3rdparty' and the
 # pictures of ImageNet.
 _base_ = [
@@ -37,7 +37,7 @@ block = 'backbone.layers[{}] | backbone.ln1'
 curriculum = dict(type='TapCurriculumHook', tap='patches', paths=block, loss='loss_feat', threshold=0.8, max_epochs=5)
 custom_hooks = [*_base_.custom_hooks, curriculum]
 
-# The authors train for 100 epochs.
+# The authors train for 100 epochs too, but by LARS.
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=True, begin=0, end=5, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=5, end=100, T_max=95, convert_to_iter_based=True),

@@ -35,10 +35,11 @@ class TapCurriculumHook(Hook):
     CKA is averaged over the ranks, so all of them move together. Block and epochs are saved in checkpoints, so resuming is
     bit-exact. ``train/tap_block`` and ``train/cka`` are logged, and each move.
 
-    Choices: the authors measure CKA in every iteration, which costs 2 to 5 % of a step (DeiT-Ti, ViT-B, on a CPU); every
-    50th finds a move at most 49 iterations later. They scan the blocks with the student in training mode, here it is in
-    evaluation mode, on the images of the first iteration. An epoch that ends with the iteration of a move is not counted for
-    the new block.
+    Choices: CKA is not smoothed, as in the authors' commands (``EMA_ALPHA=1``). They measure it in every iteration, which
+    costs 2 to 5 % of a step (DeiT-Ti, ViT-B, on a CPU); every 50th finds a lasting rise at most 49 iterations later, and can
+    miss a single batch above the threshold. They scan the blocks with the student in training mode, here it is in evaluation
+    mode, on the images of the first iteration. An epoch that ends with the iteration of a move is not counted for the new
+    block.
 
     Args:
         tap: Name of the tap, which all losses that read it follow.
