@@ -27,4 +27,5 @@ class CRDShuffleNetV2(ShuffleNetV2):
 
     def init_weights(self) -> None:
         """Initialize by ``init_cfg``; without one, keep what torch's layers start with."""
-        BaseModule.init_weights(self)
+        if self.init_cfg:
+            BaseModule.init_weights(self)

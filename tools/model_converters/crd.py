@@ -57,7 +57,10 @@ def convert(weights: State, where: str) -> tuple[dict[str, Any], dict[str, torch
     read = next((read for name, read in NETWORKS.items() if name in weights), None)
     if read is None:
         raise ConfigError(f'{where} has no ResNet, WRN, VGG or ShuffleNetV2 of RepDistiller, but {first_names(weights)}')
-    backbone, patterns = read(weights)
+    try:
+        backbone, patterns = read(weights)
+    except (KeyError, TypeError) as error:  # A weight is missing, or is a number.
+        raise ConfigError(f'{where} is not a network of RepDistiller: {error}') from None
     renamed = {_rename(name, patterns): value for name, value in weights.items()}
     expected = _weights_of(backbone, renamed, where)
     wrong = [name for name in {**expected, **renamed} if _shape(renamed, name) != _shape(expected, name)]
@@ -140,14 +143,15 @@ def _weights_of(backbone: dict[str, Any], renamed: State, where: str) -> State:
     """Return the weights of a classifier with a backbone, of random values."""
     head = renamed.get('head.fc.weight')
     if head is None or head.ndim != 2:
-        raise ConfigError(f'{where} has no linear classifier')
+        raise ConfigError(f'{where} has no linear classifier of a ResNet of basic blocks, WRN, VGG or ShuffleNetV2')
     init_default_scope('mmpretrain')
     neck = {'type': 'GlobalAveragePooling'}
-    head = {'type': 'LinearClsHead', 'num_classes': head.shape[0], 'in_channels': head.shape[1]}
     try:
-        return MODELS.build({'type': 'ImageClassifier', 'backbone': backbone, 'neck': neck, 'head': head}).state_dict()
+        norms = [value for name, value in MODELS.build(backbone).state_dict().items() if name.endswith('running_mean')]
     except (KeyError, ValueError) as error:  # A depth that the backbone does not have.
         raise ConfigError(f'{where} is not a network of RepDistiller: {error}') from None
+    head = {'type': 'LinearClsHead', 'num_classes': head.shape[0], 'in_channels': len(norms[-1])}
+    return MODELS.build({'type': 'ImageClassifier', 'backbone': backbone, 'neck': neck, 'head': head}).state_dict()
 
 
 def _settings(backbone: dict[str, Any]) -> str:
