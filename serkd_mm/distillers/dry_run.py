@@ -97,8 +97,10 @@ def dry_run(distiller: nn.Module, input_size: tuple[int, int, int]) -> None:
 def _part_of(error: Exception, distiller: nn.Module) -> str:
     """Config key of the part in which an error was raised."""
     owners = [frame.f_locals.get('self') for frame, _ in walk_tb(error.__traceback__)]
-    running = [teacher for teacher in distiller.teachers.values() if any(owner is teacher for owner in owners)]
-    return running[0].key if running else 'model'
+    parts = {teacher.key: teacher for teacher in distiller.teachers.values()}
+    for name, by_tap in distiller.distill.losses.items():
+        parts |= {f'model.losses.{name} ({type(loss).__name__})': loss for loss in by_tap.values()}
+    return next((key for key, part in parts.items() if any(owner is part for owner in owners)), 'model')
 
 
 def _set_modes(distiller: nn.Module) -> None:

@@ -6,8 +6,11 @@ from numbers import Real
 from typing import Any
 
 from mmengine.config import Config
+from mmpretrain.registry import HOOKS
 
 from ..config_errors import ConfigError
+from ..hooks import LossScheduleHook
+from ..losses.schedules import SCHEDULES
 
 _COUNTS = {
     'train_cfg.max_epochs': 1,
@@ -44,6 +47,7 @@ def check_values(config: Config) -> None:
     if not isinstance(hooks, (list, tuple)) or not all(isinstance(hook, Mapping) for hook in hooks):
         raise ConfigError(f'custom_hooks must be a list of dicts with a type, but is {hooks!r}')
     _check_weight_decay(config)
+    _check_schedules(config)
 
 
 def _check_weight_decay(config: Config) -> None:
@@ -53,6 +57,26 @@ def _check_weight_decay(config: Config) -> None:
         raise ConfigError(
             'optim_wrapper.paramwise_cfg multiplies the weight decay, but optim_wrapper.optimizer.weight_decay is not set. '
             'Set it, 0 for none'
+        )
+
+
+def _check_schedules(config: Config) -> None:
+    """Report a setting of a loss that is a schedule, if no hook moves it."""
+    losses = _find(config, 'model.losses') or {}
+    scheduled = [
+        f'model.losses.{name}.{setting}'
+        for name, loss in losses.items()
+        for setting, value in (loss.items() if isinstance(loss, Mapping) else ())
+        if isinstance(value, Mapping) and value.get('type') in SCHEDULES
+    ]
+    hooks = [
+        HOOKS.get(hook['type']) if isinstance(hook.get('type'), str) else hook.get('type')
+        for hook in config.get('custom_hooks') or ()
+    ]
+    if scheduled and not any(isinstance(hook, type) and issubclass(hook, LossScheduleHook) for hook in hooks):
+        raise ConfigError(
+            f"{scheduled[0]} is a schedule, and nothing moves it: add dict(type='LossScheduleHook') to custom_hooks, as in "
+            'configs/_base_/runtime.py'
         )
 
 

@@ -7,6 +7,7 @@ from builders import STUDENT, TEACHER, cnn_distiller_config, distiller_config
 from mmpretrain.registry import MODELS
 
 from serkd_mm.config_errors import ConfigError
+from serkd_mm.losses.base_loss import BaseDistillationLoss
 
 PATCHES = dict(type='PatchTokenizer')
 SUPERPIXELS = dict(type='SuperpixelMerger')
@@ -207,6 +208,19 @@ def test_labels_that_do_not_fit_the_student_are_reported():
     settings['data_preprocessor'] = dict(num_classes=7)
     with pytest.raises(ConfigError, match=r'generated images.*failed.*target'):
         MODELS.build(distiller_config(**settings))
+
+
+class ForgottenLabels(BaseDistillationLoss):
+    """A loss that reads labels without ``needs_labels = True``."""
+
+    def compare(self, student, teacher, target):
+        return student.sum()
+
+
+def test_an_error_of_any_kind_in_a_loss_has_its_name():
+    message = r"^model\.losses\.loss_own \(ForgottenLabels\): .* failed.*missing 1 required positional argument: 'target'"
+    with pytest.raises(ConfigError, match=message):
+        MODELS.build(distiller_config(losses__loss_own=dict(type=ForgottenLabels, on='logits')))
 
 
 def test_training_without_a_teacher_is_refused():

@@ -127,3 +127,10 @@ def test_configs_of_the_repository_pass():
         'transfer/deit-s_serkd_cars.py',
     ):
         check(Config.fromfile(CONFIGS / name), {})
+
+
+def test_a_schedule_that_no_hook_moves_is_reported(before):
+    options = {'model.losses.loss_rd.loss_weight': dict(_delete_=True, type='Linear', begin=1.0, end=0.0)}
+    check(before, options)
+    with pytest.raises(ConfigError, match=r'^model\.losses\.loss_rd\.loss_weight is a schedule, and nothing moves it: add'):
+        check(before, {**options, 'custom_hooks': []})
