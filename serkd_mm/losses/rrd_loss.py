@@ -27,6 +27,9 @@ class RRDLoss(BaseDistillationLoss):
     embeddings of all ranks in rank order, so all queues are equal. Batch sizes may differ between ranks; exchanging them
     synchronizes with the device once a step, with several ranks only. In evaluation mode the queue does not change.
 
+    The default temperatures are those of the paper's abstract and text. The authors' command lines have the reverse, 0.1 for
+    the student and 0.02 for the teacher; in our study on part of CIFAR-10 it is four to five points better.
+
     Linear layers and queue are saved under ``distill.``, so resuming is exact. With another ``queue_size`` the newest
     embeddings of the checkpoint are kept, in their order.
 
