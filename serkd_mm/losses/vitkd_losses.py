@@ -7,11 +7,11 @@ from torch import nn
 from ..lazy_layers import build_on_first_input
 from ..ops.precision import at_least_float32
 from ..ops.sizes import Size, height_and_width
-from .base_loss import BaseDistillationLoss
+from .feature_loss import MappedFeaturesLoss
 
 
 @MODELS.register_module()
-class ViTKDMimickingLoss(BaseDistillationLoss):
+class ViTKDMimickingLoss(MappedFeaturesLoss):
     r"""Squared error between tokens of early blocks, the mimicking part of ViTKD (Yang et al., arXiv:2209.02432).
 
     .. math:: L = \frac{1}{B} \sum_{b, l, c} \left( (W s_{bl} + w)_c - t_{blc} \right)^2
@@ -27,11 +27,10 @@ class ViTKDMimickingLoss(BaseDistillationLoss):
         loss_weight: The authors' alpha for one block. Default: 3e-5.
     """
 
-    teacher_content = 'tokens'
+    num_dims = 3
 
     def __init__(self, loss_weight: float = 3e-5) -> None:
         super().__init__(loss_weight)
-        self.register_module('projector', None)
 
     def compare(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
         """Compare tokens ``(B, L, C_s)`` with ``(B, L, C_t)``.
@@ -39,12 +38,12 @@ class ViTKDMimickingLoss(BaseDistillationLoss):
         Raises:
             ValueError: B or L differ, or a width differs from that of the first call.
         """
-        _check_tokens(self, student, teacher)
-        return (_project(self, student, teacher) - at_least_float32(teacher)).square().sum() / len(student)
+        self.check_shapes(student, teacher)
+        return (self.map_student(student, teacher) - at_least_float32(teacher)).square().sum() / len(student)
 
 
 @MODELS.register_module()
-class ViTKDGenerationLoss(BaseDistillationLoss):
+class ViTKDGenerationLoss(MappedFeaturesLoss):
     r"""Squared error of rebuilt tokens of the last block, the generation part of ViTKD (Yang et al., arXiv:2209.02432).
 
     .. math:: L = \frac{1}{\lambda B} \sum_b \sum_{l \in M_b} \left\| G(m(W s_b + w))_l - t_{bl} \right\|^2
@@ -71,7 +70,7 @@ class ViTKDGenerationLoss(BaseDistillationLoss):
             negative, infinite or not a number.
     """
 
-    teacher_content = 'tokens'
+    num_dims = 3
 
     def __init__(self, mask_ratio: float = 0.5, grid: Size | None = None, loss_weight: float = 3e-6) -> None:
         super().__init__(loss_weight)
@@ -79,7 +78,6 @@ class ViTKDGenerationLoss(BaseDistillationLoss):
             raise ValueError(f'mask_ratio must be a number between 0 and 1, but got {mask_ratio!r}')
         self.mask_ratio = mask_ratio
         self.grid = None if grid is None else height_and_width(grid, 'grid')
-        self.register_module('projector', None)
         self.register_module('generator', None)
 
     def compare(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
@@ -89,9 +87,9 @@ class ViTKDGenerationLoss(BaseDistillationLoss):
             ValueError: B or L differ, the tokens do not form the grid, none would be left or replaced, or a width differs
                 from that of the first call.
         """
-        _check_tokens(self, student, teacher)
+        self.check_shapes(student, teacher)
         grid, masked = self._grid_of(student), self._mask(student)
-        mapped = _project(self, student, teacher)
+        mapped = self.map_student(student, teacher)
         generator = build_on_first_input(self, 'generator', mapped, (teacher.shape[2],), _Generator)
         error = at_least_float32(generator(mapped, masked, grid)) - at_least_float32(teacher)
         return error.square().sum(dim=2).masked_fill(~masked, 0).sum() / (self.mask_ratio * len(student))
@@ -142,18 +140,3 @@ class _Generator(nn.Module):
         """Rebuild tokens ``(B, L, C)`` from those that are not masked, ``(B, L)``."""
         tokens = torch.where(masked[:, :, None], self.mask_token.to(tokens), tokens)
         return self.convs(tokens.mT.unflatten(2, grid)).flatten(2).mT
-
-
-def _project(loss: nn.Module, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """Map the student's tokens to the teacher's channels by the loss's linear layer."""
-    student = at_least_float32(student)
-    widths = (student.shape[2], teacher.shape[2])
-    return at_least_float32(build_on_first_input(loss, 'projector', student, widths, nn.Linear)(student))
-
-
-def _check_tokens(loss: nn.Module, student: torch.Tensor, teacher: torch.Tensor) -> None:
-    if student.ndim != 3 or teacher.ndim != 3 or student.shape[:2] != teacher.shape[:2]:
-        raise ValueError(
-            f'{type(loss).__name__} compares tokens (B, L, C_s) with (B, L, C_t) of equal B and L, '
-            f'but got student {tuple(student.shape)} and teacher {tuple(teacher.shape)}'
-        )
