@@ -1,6 +1,5 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from types import NoneType
 from typing import Any
 
 import torch
@@ -9,7 +8,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import nn
 
-from ..config_errors import ConfigError, check_keys
+from ..config_errors import ConfigError, check_keys, without_none
 from ..losses.schedules import ScheduledSettings
 from ..tokenizers import Feature
 from .cached_teacher import CachedTeacher
@@ -114,8 +113,8 @@ class RelationDistiller(BaseClassifier):
         execution = ExecutionOptions.from_config(student, 'model.student')
         execution.apply_memory_format(self.student)
         taps = student.get('taps')
-        losses = dict(losses or {}) if isinstance(losses, (Mapping, NoneType)) else losses
-        self.task_loss = TaskLoss(losses.pop(TASK_LOSS, None) if isinstance(losses, dict) else None)
+        losses = without_none(losses, 'model.losses')
+        self.task_loss = TaskLoss(losses.pop(TASK_LOSS, None))
         self.distill = DistillationObjective(views, losses, tap_names(taps), list(teachers) if several else None)
         self._scheduled += self.distill.scheduled()
         self._scheduled += [(TASK_LOSS, self.task_loss)] if self.task_loss.schedules else []
