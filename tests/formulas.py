@@ -83,6 +83,75 @@ def _dense_superpixels_of_image(image, cell, num_iters):
     return torch.stack(list(superpixels.values())), matrix
 
 
+def optional_superpixels(grid, cell, num_iters, normalize=False, tau=1.0, exclude_self=False):
+    """Superpixels with the options that are not the paper's, token by token in float64, as :func:`dense_superpixels`.
+
+    ``cell`` is a size, or ``('grid', rows, columns)`` for overlapping cells as in adaptive pooling.
+    """
+    results = [_optional_of_image(image.double(), cell, num_iters, normalize, tau, exclude_self) for image in grid]
+    return tuple(torch.stack(parts) for parts in zip(*results, strict=True))
+
+
+def _optional_of_image(image, cell, num_iters, normalize, tau, exclude_self):
+    channels, height, width = image.shape
+    tokens = {(y, x): image[:, y, x] for y in range(height) for x in range(width)}
+    compared = {where: _layer_normalized(token) for where, token in tokens.items()} if normalize else tokens
+    own = {
+        (y, x): (row, column)
+        for (y, row) in enumerate(_own_cells(height, cell, 0))
+        for (x, column) in enumerate(_own_cells(width, cell, 1))
+    }
+    ranges = [_cell_ranges(size, cell, axis) for axis, size in enumerate((height, width))]
+    weights = {}
+    for r, members_y in enumerate(ranges[0]):
+        for c, members_x in enumerate(ranges[1]):
+            weights[r, c] = {}
+            for y in members_y:
+                for x in members_x:
+                    one = torch.ones((), dtype=torch.float64) / (len(members_y) * len(members_x))
+                    weights[r, c][y, x] = weights[r, c].get((y, x), 0) + one
+    for _ in range(num_iters):
+        probabilities = {}
+        for where, (row, column) in own.items():
+            near = [(r, c) for r, c in weights if abs(r - row) <= 1 and abs(c - column) <= 1]
+            scores = [_score(compared, where, weights[place], exclude_self) for place in near]
+            softmax = torch.softmax(torch.stack(scores) / channels**0.5 / tau, dim=0)
+            probabilities.update({(where, place): p for place, p in zip(near, softmax, strict=True)})
+        for place in weights:
+            column = {where: probabilities[where, place] for where in tokens if (where, place) in probabilities}
+            weights[place] = {where: p / sum(column.values()) for where, p in column.items()}
+    superpixels = [sum(w * tokens[where] for where, w in members.items()) for members in weights.values()]
+    zero = torch.zeros((), dtype=torch.float64)
+    matrix = [torch.stack([probabilities.get((where, place), zero) for place in weights]) for where in tokens]
+    return torch.stack(superpixels), torch.stack(matrix)
+
+
+def _score(tokens, where, members, exclude_self):
+    """The product of a token and a center, or the center of the other tokens if there are any."""
+    others = {other: w for other, w in members.items() if other != where} if exclude_self else members
+    others = others if others and sum(others.values()) > 0 else members
+    return sum(w * (tokens[where] @ tokens[other]) for other, w in others.items()) / sum(others.values())
+
+
+def _layer_normalized(token):
+    return (token - token.mean()) / ((token - token.mean()).square().mean() + 1e-6).sqrt()
+
+
+def _own_cells(size, cell, axis):
+    """The cell of each row or column of tokens."""
+    if isinstance(cell, int):
+        return [place // cell for place in range(size)]
+    return [int((place + 0.5) * cell[1 + axis] / size) for place in range(size)]
+
+
+def _cell_ranges(size, cell, axis):
+    """The rows or columns of tokens of each cell; padding repeats the last one."""
+    if isinstance(cell, int):
+        return [[min(cell * k + i, size - 1) for i in range(cell)] for k in range(-(-size // cell))]
+    number = cell[1 + axis]
+    return [list(range(k * size // number, -(-(k + 1) * size // number))) for k in range(number)]
+
+
 def sekd_terms(student, teacher, cutoff):
     """Vertex, edge and spectral term of one image ``(L, C)`` as :class:`ChannelGraphLoss` defines them, in float64."""
     student, teacher = student.double(), teacher.double()

@@ -102,6 +102,8 @@ MISTAKES = [
     (dict(losses__loss_kd__loss_weight='abc'), 'model.losses.loss_kd: loss_weight', "'abc'"),
     (dict(views__superpixels__merger__num_iters=True), 'model.views.superpixels.merger: num_iters', 'True'),
     (dict(views__superpixels__merger__detach_association='no'), 'model.views.superpixels.merger: detach', "'no'"),
+    (dict(views__superpixels__merger__tau=0), 'model.views.superpixels.merger: tau', 'positive'),
+    (dict(views__superpixels__merger__normalize='no'), 'model.views.superpixels.merger: normalize', "'no'"),
     (dict(student__model__head__num_classes='abc'), "model.student.model.head.num_classes='abc'", 'an integer'),
     (dict(teacher__model__head__num_classes='abc'), "model.teacher.model.head.num_classes='abc'", 'an integer'),
     (dict(student__model__backbone__patch_size='abc'), "model.student.model.backbone.patch_size='abc'", ''),

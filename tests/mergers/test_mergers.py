@@ -1,6 +1,6 @@
 import pytest
 import torch
-from formulas import dense_superpixels
+from formulas import dense_superpixels, optional_superpixels
 from mmpretrain.registry import MODELS
 
 MERGERS = ['SuperpixelMerger', 'AvgPoolMerger', 'MaxPoolMerger', 'IdentityMerger']
@@ -53,6 +53,18 @@ def test_superpixels_equal_equations_7_and_8():
     assert build('SuperpixelMerger', cell=(2, 3))(grid).shape == (2, 5, 3, 2)
 
 
+def test_options_of_superpixels_reach_the_association_and_grid_too():
+    options, grid = dict(normalize=True, tau=0.5, exclude_self=True), grid_of(2, 5, 4, 5)
+    for settings, cell in ((dict(cell=2), 2), (dict(grid=(3, 2)), ('grid', 3, 2))):
+        merger = build('SuperpixelMerger', num_iters=2, **settings, **options)
+        merged, association = merger.associate(grid)
+        expected, expected_association = optional_superpixels(grid, cell, 2, **options)
+        torch.testing.assert_close(merged.flatten(2).mT.double(), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(association.double(), expected_association, rtol=1e-4, atol=1e-5)
+        assert torch.equal(merger(grid), merged)
+        assert 'normalize=True, tau=0.5, exclude_self=True' in repr(merger)
+
+
 def test_superpixels_are_means_of_tokens_weighted_by_the_association():
     grid = grid_of(2, 5, 6, 4)
     merged, association = build('SuperpixelMerger', num_iters=2).associate(grid)
@@ -99,6 +111,19 @@ def test_gradients_reach_every_token(name):
 def test_wrong_settings_raise_when_built(name, settings):
     with pytest.raises(ValueError, match=r'must be a positive|positive integer'):
         build(name, **settings)
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        *((dict(tau=tau), 'tau must be a positive finite number') for tau in (0, -1.0, float('inf'), True, '1')),
+        (dict(normalize=1), 'normalize must be True or False'),
+        (dict(exclude_self='no'), 'exclude_self must be True or False'),
+    ],
+)
+def test_wrong_options_raise_when_built(settings, message):
+    with pytest.raises(ValueError, match=message):
+        build('SuperpixelMerger', **settings)
 
 
 @pytest.mark.parametrize('name', ['SuperpixelMerger', 'AvgPoolMerger', 'MaxPoolMerger'])
