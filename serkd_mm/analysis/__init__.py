@@ -1,4 +1,4 @@
-"""Reading the logs of finished and interrupted runs."""
+"""Reading the logs of finished and interrupted runs, and measuring superpixels."""
 
 from .run_log import RunLog
 

@@ -22,12 +22,11 @@ from mmpretrain.registry import MODELS, TRANSFORMS
 import serkd_mm  # noqa: F401  (registers the components, and reports a missing package)
 from serkd_mm.config_files import OptionsAction, read_config
 from serkd_mm.errors import one_line_errors
+from serkd_mm.fileio.images import find_images
 from serkd_mm.fileio.safe_loading import read_checkpoint
 from serkd_mm.hooks.complete_checkpoint_hook import load_all_weights
 from serkd_mm.hooks.image_error_hook import ErrorContextPipeline
 from serkd_mm.visualization import draw_sample, find_view
-
-EXTENSIONS = {'.jpg', '.jpeg', '.png', '.bmp', '.ppm', '.tif', '.tiff', '.webp'}
 
 
 def main() -> None:
@@ -76,16 +75,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help='as in tools/train.py')
     return parser.parse_args()
-
-
-def find_images(path: Path) -> list[Path]:
-    """Return the image, or all images of the folder and its subfolders."""
-    if path.is_file():
-        return [path]
-    images = sorted(file for file in path.rglob('*') if file.suffix.lower() in EXTENSIONS)
-    if not images:
-        raise SystemExit(f'{path} is neither a picture nor a folder with any')
-    return images
 
 
 def drawing_names(images: list[Path]) -> list[Path]:
