@@ -108,7 +108,7 @@ def test_names_of_variants():
         assert Variant.from_name(name) == Variant(**settings)
         assert str(Variant(**settings)) == name
     for name, message in {
-        'normalise': "'normalise': a variant is paper, or normalize",
+        'normal': "'normal': a variant is paper, or normalize",
         'tau=0': 'tau must be a positive finite number',
         'tau=x': 'tau must be a positive finite number',
         'normalize+normalize': 'appears twice',
