@@ -20,6 +20,7 @@ import torch
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
+from torch import distributed
 
 import serkd_mm  # noqa: F401
 
@@ -325,8 +326,19 @@ def run_ranks(script: str, num_ranks: int, *arguments) -> None:
     path = python_path(Path(__file__).parent, REPOSITORY)
     environment = {**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1'}
     command = [sys.executable, '-W', 'ignore', script, *map(str, arguments)]
-    ranks = [subprocess.Popen([*command, str(rank)], env=environment) for rank in range(num_ranks)]
-    assert [rank.wait(timeout=300) for rank in ranks] == [0] * num_ranks
+    with tempfile.TemporaryFile('w+') as errors:
+        ranks = [subprocess.Popen([*command, str(rank)], env=environment, stderr=errors) for rank in range(num_ranks)]
+        codes = [rank.wait(timeout=300) for rank in ranks]
+        errors.seek(0)
+        assert codes == [0] * num_ranks, errors.read()[-3000:]
+
+
+def leave_ranks() -> None:
+    """End a process of :func:`run_ranks` when all are done, without the shutdown of Python, in which torch may abort."""
+    distributed.barrier()
+    distributed.destroy_process_group()
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def extra_memory(prepare: str, run: str) -> int:

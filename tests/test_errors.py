@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from builders import run_python, run_ranks, training_config
+from builders import leave_ranks, run_python, run_ranks, training_config
 from mmpretrain.registry import DATASETS
 from torch import distributed
 
@@ -92,7 +92,7 @@ def run_rank(folder, rank):
     with pytest.raises(CheckpointError) as raised, raise_on_all_ranks():
         fail(rank)
     Path(folder, f'rank{rank}').write_text(str(raised.value))
-    distributed.destroy_process_group()
+    leave_ranks()
 
 
 if __name__ == '__main__':

@@ -8,7 +8,7 @@ from datetime import timedelta
 import file_server
 import pytest
 import torch
-from builders import TEACHER, distiller_config, run_ranks
+from builders import TEACHER, distiller_config, leave_ranks, run_ranks
 from mmpretrain.registry import MODELS
 from torch import distributed
 
@@ -36,7 +36,7 @@ def run_rank(rank, folder, urls):
             outcome['error'] = str(error)
         outcomes.append(dict(outcome, seconds=time.monotonic() - start))
     torch.save(outcomes, f'{folder}/{rank}.pth')
-    distributed.destroy_process_group()
+    leave_ranks()
 
 
 def test_ranks_agree_on_a_slow_download_a_stalled_one_and_files_that_differ(tmp_path):

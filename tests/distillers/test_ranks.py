@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import torch
-from builders import build_distiller, images, labels, run_ranks
+from builders import build_distiller, images, labels, leave_ranks, run_ranks
 from mmengine.model import MMDistributedDataParallel
 from torch import distributed
 
@@ -42,8 +42,7 @@ def run_rank(rank, folder, losses):
     total, _ = distiller.parse_losses(model(images_of(rank), labels_of(rank), mode='loss'))
     total.backward()
     torch.save({name: weight.grad for name, weight in distiller.named_parameters()}, f'{folder}/{rank}.pth')
-    distributed.barrier()
-    distributed.destroy_process_group()
+    leave_ranks()
 
 
 def images_of(rank):

@@ -15,6 +15,7 @@ from builders import (
     distiller_config,
     images,
     labels,
+    leave_ranks,
     run_forked,
     run_ranks,
     training_config,
@@ -305,8 +306,7 @@ def run_rank(rank, folder):
     total, _ = distiller.parse_losses(model(images(BATCH * NUM_RANKS)[part], labels(BATCH * NUM_RANKS)[part], mode='loss'))
     total.backward()
     torch.save({name: weight.grad for name, weight in distiller.named_parameters()}, f'{folder}/{rank}.pth')
-    distributed.barrier()
-    distributed.destroy_process_group()
+    leave_ranks()
 
 
 @pytest.mark.slow

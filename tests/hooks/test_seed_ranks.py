@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from builders import run_ranks, training_config
+from builders import leave_ranks, run_ranks, training_config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import distributed
@@ -57,8 +57,7 @@ def run_rank(root, folder, rank):
         runner.train()
         seen[start] = {'images': record.images, 'labels': record.labels, 'initial': record.initial}
     torch.save(seen, f'{folder}/{rank}.pth')
-    distributed.barrier()
-    distributed.destroy_process_group()
+    leave_ranks()
 
 
 def test_ranks_mix_differently_share_the_sampler_and_resume_bit_for_bit(image_root, tmp_path):

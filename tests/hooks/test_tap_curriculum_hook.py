@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from builders import TEACHER, build_distiller, distiller_config, images, run_ranks, training_config
+from builders import TEACHER, build_distiller, distiller_config, images, leave_ranks, run_ranks, training_config
 from caches import VIEW_PREPROCESSOR, write_teacher_cache
 from checkpoints import assert_equal_files
 from formulas import gram_cka
@@ -309,8 +309,7 @@ def run_rank(root, folder, rank):
     config = curriculum_config(root, f'{folder}/work', dict(paths=backwards, threshold=0.8, interval=1), **ranks, **MIXED)
     _, record = run(trainable_pair(config))
     torch.save({'blocks': record.blocks, 'ckas': record.ckas, 'own': record.own}, f'{folder}/{rank}.pth')
-    distributed.barrier()
-    distributed.destroy_process_group()
+    leave_ranks()
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import torch
-from builders import build_distiller, images, labels, run_ranks
+from builders import build_distiller, images, labels, leave_ranks, run_ranks
 from mmengine.model import MMDistributedDataParallel
 from torch import distributed
 
@@ -35,8 +35,7 @@ def train(rank, folder):
         total.backward()
         optimizer.step()
     torch.save(distiller.state_dict(), f'{folder}/{rank}.pth')
-    distributed.barrier()
-    distributed.destroy_process_group()
+    leave_ranks()
 
 
 def test_all_ranks_have_the_same_queue(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from builders import STUDENT, build_distiller, images, run_ranks, training_config
+from builders import STUDENT, build_distiller, images, leave_ranks, run_ranks, training_config
 from mmengine.registry import RUNNERS
 from mmengine.runner import FlexibleRunner, Runner
 from mmpretrain.registry import MODELS
@@ -59,8 +59,7 @@ def run_rank(rank, folder, root):
         train(root, folder / 'neighbors', FSDP, validate=True, val_evaluator=dict(_delete_=True, type='KNNAccuracy'))
     with pytest.raises(ConfigError, match='EMAHook'):
         train(root, folder / 'ema', FSDP, custom_hooks=[dict(type='StrategyHook'), dict(type='EMAHook')])
-    distributed.barrier()
-    distributed.destroy_process_group()
+    leave_ranks()
 
 
 @pytest.mark.slow

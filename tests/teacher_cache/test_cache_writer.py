@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from builders import PREPROCESSOR, run_ranks, write_images
+from builders import PREPROCESSOR, leave_ranks, run_ranks, write_images
 from mmpretrain.registry import MODELS
 from torch import distributed
 
@@ -295,7 +295,7 @@ def main(folder, root, rank):
     chosen = choose_records(writer.dataset, 28, seed=0)
     result = check_records(cache, writer.dataset, writer.preprocessor, Encoder(scale=2 if rank == '1' else 1), chosen, 6, 0)
     assert (result.num_records, len(result.problems)) == (28, 12)  # Two of five batches of rank 1, on both ranks.
-    distributed.destroy_process_group()
+    leave_ranks()
 
 
 if __name__ == '__main__':

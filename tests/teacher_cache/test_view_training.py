@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from builders import run_ranks, training_config, write_images
+from builders import leave_ranks, run_ranks, training_config, write_images
 from checkpoints import assert_equal_files
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -117,8 +117,7 @@ def run_rank(root, folder, rank):
         'model.losses.loss_ra': None,
     }
     torch.save(train(root, f'{folder}/work', **ranks), f'{folder}/{rank}.pth')
-    distributed.barrier()
-    distributed.destroy_process_group()
+    leave_ranks()
 
 
 @pytest.mark.slow

@@ -1,0 +1,3 @@
+# FitNet (arXiv:1412.6550): logits and features.
+_base_ = './cnn-lite2_serkd.py'
+model = dict(losses=dict(loss_rd=None, loss_ra=None))

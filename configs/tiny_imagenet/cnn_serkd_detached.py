@@ -1,0 +1,3 @@
+# SeRKD without the gradient through the association Q.
+_base_ = './cnn_serkd.py'
+model = dict(views=dict(superpixels=dict(merger=dict(detach_association=True))))

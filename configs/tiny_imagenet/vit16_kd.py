@@ -1,0 +1,3 @@
+# KD (arXiv:1503.02531): logits only.
+_base_ = './vit16_serkd.py'
+model = dict(losses=dict(loss_feat=None, loss_rd=None, loss_ra=None))

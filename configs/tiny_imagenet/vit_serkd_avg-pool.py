@@ -1,0 +1,3 @@
+# SeRKD with average pooling instead of superpixels.
+_base_ = './vit_serkd.py'
+model = dict(views=dict(superpixels=dict(merger=dict(_delete_=True, type='AvgPoolMerger', grid=4))))
