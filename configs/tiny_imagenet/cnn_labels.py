@@ -1,4 +1,4 @@
-# A small ResNet-18, trained from scratch on labels only. Its stages have maps of 32x32, 16x16, 8x8 and 4x4.
+# A small ResNet-18, trained from scratch on labels only, in bfloat16. Its stages have maps of 32x32, 16x16, 8x8 and 4x4.
 _base_ = './_base_/tiny-imagenet-100.py'
 
 model = dict(
@@ -7,3 +7,4 @@ model = dict(
     neck=dict(type='GlobalAveragePooling'),
     head=dict(type='LinearClsHead', num_classes=100, in_channels=128, loss=dict(type='CrossEntropyLoss')),
 )
+optim_wrapper = dict(type='AutocastOptimWrapper')

@@ -1,5 +1,5 @@
-# SeRKD (arXiv:2503.21269) with the paper's loss weights, as configs/serkd/resnet18_resnet101.py: three stages, each tokenized
-# to 8x8 and merged to 4x4 superpixels.
+# SeRKD (arXiv:2503.21269) with the paper's loss weights, as configs/serkd/resnet18_resnet101.py: three stages, each
+# tokenized to 8x8 and merged to 4x4 superpixels.
 _base_ = ['./cnn_labels.py', './_base_/teacher.py']
 
 stages = ['stage1', 'stage2', 'stage3']

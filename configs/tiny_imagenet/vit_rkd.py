@@ -1,5 +1,5 @@
-# RKD (arXiv:1904.05068): logits, and relations between the pooled last features of the images of a batch, with the weights of
-# the RKD paper.
+# RKD (arXiv:1904.05068): logits, and relations between the pooled last features of the images of a batch, with the weights
+# of the RKD paper.
 _base_ = './vit_kd.py'
 images = dict(tap='last', tokenizer=dict(type='GridTokenizer'), merger=dict(type='AvgPoolMerger', grid=1))
 model = dict(

@@ -1,5 +1,5 @@
-# SeRKD (arXiv:2503.21269) with the paper's loss weights: relations between 4x4 superpixels of the student's 8x8 tokens and of
-# the teacher's last map with a stride of 16.
+# SeRKD (arXiv:2503.21269) with the paper's loss weights: relations between 4x4 superpixels of the 8x8 tokens of the
+# student, and of the last map of the teacher with a stride of 16.
 _base_ = ['./vit_labels.py', './_base_/teacher.py']
 
 model = dict(

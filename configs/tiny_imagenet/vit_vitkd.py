@@ -1,6 +1,6 @@
 # ViTKD (arXiv:2209.02432): logits; the tokens of the first two blocks; and those of the last one, of which the student
-# generates the masked half. Its authors have a ViT as teacher: here the maps with a stride of 4 and 8 stand for its first two
-# blocks. They sum over the two blocks, a view is their mean: 2 x 3e-5.
+# generates the masked half. Its authors have a ViT as teacher: here the maps with a stride of 4 and 8 stand for its first
+# two blocks. They sum over the two blocks, a view is their mean: 2 x 3e-5.
 _base_ = './vit_kd.py'
 early = dict(tokenizer=dict(type='GridTokenizer'), merger=dict(type='AvgPoolMerger', grid=8))
 model = dict(

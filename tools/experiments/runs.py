@@ -30,12 +30,14 @@ class Run:
         folder: Name of its work folder in the folder of the experiment.
         seed: Seed of the training.
         teacher: The run whose last checkpoint is the teacher. Default: None, without a teacher.
+        options: Settings of this run, in the format of ``--cfg-options``. Default: none.
     """
 
     config: Path
     folder: str
     seed: int
     teacher: 'Run | None' = None
+    options: tuple[str, ...] = ()
 
 
 class Experiment:
@@ -43,15 +45,16 @@ class Experiment:
 
     Args:
         work_dir: Folder of all runs.
-        data_root: Folder of the images.
+        data_root: Folder of the images; None if the configs name it.
         options: Settings of every run, in the format of ``--cfg-options``.
         jobs: Number of parallel trainings.
+        gpu: Whether the runs may use GPUs. Default: False.
     """
 
-    def __init__(self, work_dir: Path, data_root: Path, options: Sequence[str], jobs: int) -> None:
-        self.work_dir, self.data_root = work_dir.resolve(), data_root.resolve()
+    def __init__(self, work_dir: Path, data_root: Path | None, options: Sequence[str], jobs: int, gpu: bool = False) -> None:
+        self.work_dir, self.data_root = work_dir.resolve(), data_root and data_root.resolve()
         self.options = list(options)
-        self.jobs = jobs
+        self.jobs, self.gpu = jobs, gpu
 
     def run(self, teachers: Sequence[Run], students: Sequence[Run]) -> None:
         """Train all teachers, then all students.
@@ -61,7 +64,8 @@ class Experiment:
         """
         self._total, self._numbers = len(teachers) + len(students), count(1)
         print(f'{self._total} trainings in {self.work_dir}, {self.jobs} in parallel', flush=True)
-        self._train_all(teachers, threads=max(self.jobs // len(teachers), 1))
+        if teachers:
+            self._train_all(teachers, threads=max(self.jobs // len(teachers), 1))
         self._train_all(students, threads=1)
 
     def folder(self, run: Run) -> Path:
@@ -87,16 +91,22 @@ class Experiment:
             work_dir.mkdir(parents=True, exist_ok=True)
             print(f'      {run.folder}: training, see {work_dir / "train.log"}', flush=True)
             self._call_train(run, threads)
+            self._conclude(work_dir)
             (work_dir / 'finished').touch()
         accuracy = report.accuracy_curve(work_dir)[-1][1]
         seconds = time.time() - started
         print(f'[{next(self._numbers)}/{self._total}] {run.folder}: {accuracy:.2f} % ({seconds:.0f} s)', flush=True)
 
+    def _conclude(self, work_dir: Path) -> None:
+        """Process the output of a run that has ended; for subclasses."""
+
     def _call_train(self, run: Run, threads: int) -> None:
         work_dir = self.folder(run)
         command = [sys.executable, ROOT / 'tools' / 'train.py', run.config, '--resume']
         command += ['--work-dir', work_dir, '--cfg-options', *self._settings(run)]
-        environment = {**os.environ, 'CUDA_VISIBLE_DEVICES': '-1', 'OMP_NUM_THREADS': str(threads)}
+        environment = {**os.environ, 'OMP_NUM_THREADS': str(threads)}
+        if not self.gpu:
+            environment['CUDA_VISIBLE_DEVICES'] = '-1'
         with (work_dir / 'train.log').open('a') as log:
             code = subprocess.run(
                 [str(part) for part in command], cwd=ROOT, env=environment, stdout=log, stderr=log, check=False
@@ -106,9 +116,10 @@ class Experiment:
 
     def _settings(self, run: Run) -> list[str]:
         """Settings of a run in addition to its config file."""
-        settings = [f'randomness.seed={run.seed}', *self.options]
-        for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-            settings.append(f'{loader}.dataset.data_root={self.data_root}')
+        settings = [f'randomness.seed={run.seed}', *run.options, *self.options]
+        if self.data_root is not None:
+            for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+                settings.append(f'{loader}.dataset.data_root={self.data_root}')
         if run.teacher is not None:
             settings.append(f'model.teacher.checkpoint={self._last_checkpoint(run.teacher)}')
         return settings
@@ -116,7 +127,7 @@ class Experiment:
     def _last_checkpoint(self, run: Run) -> Path:
         """Path of the last checkpoint of a run."""
         config = Config.fromfile(run.config)
-        config.merge_from_dict(_parsed(self.options))
+        config.merge_from_dict(parsed([*run.options, *self.options]))
         return self.folder(run) / f'epoch_{config.train_cfg.max_epochs}.pth'
 
 
@@ -142,8 +153,8 @@ def parse_arguments(
     return parser.parse_args()
 
 
-def _parsed(options: list[str]) -> dict:
-    """Settings as a dict, parsed as by the command lines of mmengine."""
+def parsed(options: list[str]) -> dict:
+    """Return settings as a dict, parsed as by the command lines of mmengine."""
     parser = argparse.ArgumentParser()
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
     return parser.parse_args(['--cfg-options', *options] if options else []).cfg_options

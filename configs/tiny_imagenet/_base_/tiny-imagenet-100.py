@@ -1,5 +1,6 @@
-# 100 classes of Tiny ImageNet as an image folder of 64x64 pixels: `train` holds 200 images of each class, of which the first 50
-# are used, and `val` holds 50. The schedule is short enough for a CPU; tools/experiments/tiny_imagenet.py has a longer one for a GPU.
+# 100 classes of Tiny ImageNet as an image folder of 64x64 pixels: `train` holds 200 images of each class, of which the first
+# 50 are used, and `val` holds 50. The schedule is short enough for a CPU; tools/experiments/tiny_imagenet.py has another one
+# for a GPU.
 _base_ = '../../_base_/runtime.py'
 
 data_preprocessor = dict(num_classes=100, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
@@ -28,7 +29,7 @@ val_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='default_collate'),
 )
-val_evaluator = dict(type='Accuracy', topk=(1, 5))
+val_evaluator = [dict(type='Accuracy', topk=(1, 5))]
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator
 
@@ -41,8 +42,8 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', by_epoch=True, begin=1, convert_to_iter_based=True),
 ]
-train_cfg = dict(by_epoch=True, max_epochs=12, val_interval=12)
+train_cfg = dict(by_epoch=True, max_epochs=8, val_interval=8)
 val_cfg = dict()
 test_cfg = dict()
-default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=6, max_keep_ckpts=1, save_best=None))
+default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=4, max_keep_ckpts=1, save_best=None))
 randomness = dict(seed=0)

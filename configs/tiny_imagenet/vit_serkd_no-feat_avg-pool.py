@@ -1,0 +1,3 @@
+# SeRKD without L_F, with average pooling.
+_base_ = './vit_serkd_avg-pool.py'
+model = dict(losses=dict(loss_feat=None))
