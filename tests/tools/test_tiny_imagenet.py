@@ -1,0 +1,79 @@
+"""The study with a teacher of ImageNet, on generated pictures: it runs, goes on after a kill, and reports."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from builders import REPOSITORY, run_python
+from mmengine.config import Config
+
+pytestmark = pytest.mark.slow
+
+STUDY = REPOSITORY / 'tools' / 'experiments' / 'tiny_imagenet.py'
+
+
+@pytest.fixture(autouse=True)
+def without_gpu(monkeypatch):
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '-1')
+
+
+def write_classes(root):
+    generator = np.random.default_rng(0)
+    for split in ('train', 'val'):
+        for label in range(100):
+            folder = root / split / f'n{label:08d}'
+            folder.mkdir(parents=True)
+            cv2.imwrite(str(folder / '0.JPEG'), generator.integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    return root
+
+
+def test_study_goes_on_after_a_kill_and_reports(tmp_path):
+    root, work_dir = write_classes(tmp_path / 'pictures'), tmp_path / 'work'
+    command = [STUDY, '--scale', 'smoke', '--students', 'vit16', '--methods', 'labels', 'kd', '--data-root', root]
+    command += ['--work-dir', work_dir, '--cfg-options', 'train_dataloader.dataset.indices=None']
+    with subprocess.Popen(
+        [sys.executable, *map(str, command)], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as first:
+        while '[2/4]' not in first.stdout.readline():
+            assert first.poll() is None
+        os.killpg(first.pid, signal.SIGKILL)
+    folder = work_dir / 'smoke'
+    assert not (folder / 'results.md').exists()
+    output = run_python(*command)
+    assert 'cache_teacher' not in output
+    assert 0 < output.count('training, see') < 3
+    table = (folder / 'results.md').read_text()
+    assert table in output
+    rows = {line.split('|')[1].strip(): line.split('|')[2:] for line in table.splitlines() if line.startswith('| ')}
+    assert list(rows)[2:] == ['labels only', 'KD']
+    for method, title in (('labels', 'labels only'), ('kd', 'KD')):
+        accuracies = []
+        for seed in (0, 1):
+            run = folder / 'students' / f'vit16_{method}_seed{seed}'
+            predictions, labels = ((run / f'{name}.txt').read_text().split() for name in ('predictions', 'labels'))
+            assert labels == [str(label) for label in range(100)]
+            accuracies.append(sum(map(str.__eq__, predictions, labels)))
+        assert float(rows[title][0]) == sum(accuracies) / 2
+        assert rows[title][2].strip() == '2'
+    assert 'The teacher has' in table
+    assert cv2.imread(str(folder / 'results.png')).std() > 5
+
+    views = [
+        Config.fromfile(folder / 'teachers' / 'lite0-256' / f'vit16_{name}.py').train_dataloader for name in ('labels', 'kd')
+    ]
+    assert views[1].dataset.pop('cache')
+    assert json.dumps(views[0].to_dict()) == json.dumps(views[1].to_dict()).replace(', "augments": null', '')
+
+    output = run_python(*command, 'optim_wrapper.optimizer.lr=1e-3', succeed=False)
+    assert 'was made with other methods or settings' in output
+
+
+def test_wrong_data_root_is_reported(tmp_path):
+    output = run_python(STUDY, '--data-root', tmp_path, succeed=False)
+    assert '--data-root' in output
+    assert 'must hold 100 class folders, but holds 0' in output
