@@ -1,4 +1,4 @@
-# The teacher: EfficientNet-Lite0 with ImageNet-1k weights. The data set has 100 of its 1,000 classes. It sees the images at the
+# The teacher: EfficientNet-Lite0 with ImageNet-1k weights. The data set has 100 of its 1,000 classes. It sees the images at a
 # size at which it recognizes most of them.
 classes = [
     61, 75, 76, 99, 105, 107, 109, 113, 114, 115, 128, 145, 146, 151, 187, 207, 208, 267, 301, 308, 315, 329, 341,

@@ -28,7 +28,7 @@ train_dataloader = dict(
     collate_fn=dict(type='default_collate'),
 )
 val_dataloader = dict(
-    batch_size=250,
+    batch_size=100,
     num_workers=0,
     dataset=dict(type='CustomDataset', data_root='data/tiny-imagenet-100', data_prefix='val', pipeline=test_pipeline),
     sampler=dict(type='DefaultSampler', shuffle=False),
