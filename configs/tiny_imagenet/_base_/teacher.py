@@ -1,5 +1,5 @@
-# The teacher: EfficientNet-Lite0 with ImageNet-1k weights. The data set has 100 of its 1,000 classes. It sees the images at a
-# size at which it recognizes most of them.
+# The teacher: EfficientNet-Lite0 with ImageNet-1k weights. The data set has 100 of its 1,000 classes. It sees the images
+# at the size at which it recognizes most of them.
 classes = [
     61, 75, 76, 99, 105, 107, 109, 113, 114, 115, 128, 145, 146, 151, 187, 207, 208, 267, 301, 308, 315, 329, 341,
     347, 353, 365, 367, 372, 387, 398, 424, 425, 430, 435, 436, 437, 440, 445, 447, 457, 466, 467, 471, 474, 480, 485,
