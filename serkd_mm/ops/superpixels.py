@@ -101,9 +101,10 @@ def associate_superpixels(
         if normalize:
             compared = F.layer_norm(tokens, tokens.shape[2:], eps=1e-6)
             centers = average_cells(compared.mT.unflatten(2, grid.shape[-2:]), cell).flatten(2).mT
-        weights = _weights_of_cells(grid, cell) if exclude_self else None
+        if exclude_self:
+            products, weights = compared @ compared.mT, _weights_of_cells(grid, cell)
         for _ in range(num_iters):
-            scores = _scores_of_others(compared, centers, weights) if exclude_self else compared @ centers.mT
+            scores = _scores_of_others(products, weights) if exclude_self else compared @ centers.mT
             scores = scores * (grid.shape[1] ** -0.5 / tau)
             log_association = scores.masked_fill(outside, -torch.inf).log_softmax(dim=2)
             if detach_association:
@@ -130,14 +131,19 @@ def _weights_of_cells(grid: Tensor, cell: Cell) -> Tensor:
     return average_cells(one_hot, cell).flatten(2)
 
 
-def _scores_of_others(tokens: Tensor, centers: Tensor, weights: Tensor) -> Tensor:
+def _scores_of_others(products: Tensor, weights: Tensor) -> Tensor:
     """Score ``(B, N, M)`` of each token with the mean of a superpixel's other tokens.
 
     Sums over the other tokens, instead of a difference from the center: that would lose all digits where the token is
     nearly the whole superpixel. Where it is the whole, up to what a division can bear, its score is that with the center.
+
+    Args:
+        products: Products of all pairs of tokens ``(B, N, N)``.
+        weights: Weights of the tokens in the superpixels ``(B, N, M)``, columns summing to 1.
     """
-    others = 1 - torch.eye(tokens.shape[1], dtype=tokens.dtype, device=tokens.device)
+    others = 1 - torch.eye(products.shape[1], dtype=products.dtype, device=products.device)
     share = others @ weights
-    alone = share < torch.finfo(tokens.dtype).tiny ** 0.5
-    scores = (tokens @ tokens.mT * others) @ weights / share.masked_fill(alone, 1)
-    return torch.where(alone, tokens @ centers.mT, scores)
+    alone = share < torch.finfo(products.dtype).tiny ** 0.5
+    of_center = products @ weights
+    of_others = (products * others) @ weights / share.masked_fill(alone, 1)
+    return torch.where(alone, of_center, of_others)

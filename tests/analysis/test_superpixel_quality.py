@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from builders import build_distiller, cnn_distiller_config, distiller_config, run_forked, training_config
+from builders import build_distiller, cnn_distiller_config, distiller_config, run_forked, training_config, write_images
 from formulas import optional_superpixels
 from mmengine.dataset import Compose, pseudo_collate
 from mmpretrain.registry import TRANSFORMS
@@ -122,12 +122,10 @@ def quality(*arguments, succeed=True):
     return run_forked('tools/analysis/superpixel_quality.py', *arguments, succeed=succeed)
 
 
-def written_config(root, model=None):
+def written_config(root, model, pipeline=PIPELINE):
     """Write a config whose test pipeline has no chance in it."""
     config = training_config(root, root / 'work')
-    config.test_dataloader.dataset.pipeline = PIPELINE
-    if model is not None:
-        config.model = model
+    config.model, config.test_dataloader.dataset.pipeline = model, pipeline
     config.dump(root / 'config.py')
     return root / 'config.py'
 
@@ -202,4 +200,8 @@ def test_views_of_several_taps_and_mistakes(image_root, tmp_path):
     assert 'neither a picture nor a folder' in quality(
         config, image_root / 'class0' / '0.jpg', tmp_path / 'x', succeed=False
     )
+    write_images(tmp_path / 'larger', per_class=1, size=44)
+    unequal = written_config(tmp_path / 'larger', cnn_distiller_config(), PIPELINE[::2])
+    mixed = quality(unequal, image_root, tmp_path / 'larger', succeed=False)
+    assert 'A batch needs images of one size' in mixed
     assert 'no images' in quality(config, tmp_path / 'student.pth', succeed=False)

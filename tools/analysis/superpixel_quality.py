@@ -27,7 +27,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from mmengine.dataset import Compose, pseudo_collate
+from mmengine.dataset import Compose, default_collate
 from mmengine.logging import MMLogger
 from mmpretrain.registry import MODELS, TRANSFORMS
 from rich import box
@@ -44,14 +44,14 @@ from serkd_mm.errors import one_line_errors
 from serkd_mm.fileio.images import IMAGE_EXTENSIONS, find_images
 from serkd_mm.fileio.safe_loading import read_checkpoint
 from serkd_mm.hooks.complete_checkpoint_hook import load_all_weights
-from serkd_mm.hooks.image_error_hook import ErrorContextPipeline
+from serkd_mm.hooks.image_error_hook import ErrorContextCollate, ErrorContextPipeline
 from serkd_mm.mergers import SuperpixelMerger
 from serkd_mm.ops import superpixel_grid
 from serkd_mm.ops.cells import describe_cell
 
 COLUMNS = ['side', 'view, tap', 'cell', 'tokens', 'superpixels', 'variant', 'T']
 COLUMNS += ['own cell', 'entropy', 'explained', 'by cells', 'correlation']
-WIDTH = 160  # Of a page that is not printed on a terminal.
+WIDTH = 200  # Of a page that is not printed on a terminal.
 
 
 def main() -> None:
@@ -196,10 +196,10 @@ def choose_views(model: nn.Module, name: str | None) -> list[str]:
 def batches(config: Config, images: list[Path], model: nn.Module, batch_size: int) -> Iterator[Tensor]:
     """Read the images by the test pipeline, and preprocess them for the student."""
     transforms = [TRANSFORMS.build(transform) for transform in config.test_dataloader.dataset.pipeline]
-    pipeline = ErrorContextPipeline(Compose(transforms))
+    pipeline, collate = ErrorContextPipeline(Compose(transforms)), ErrorContextCollate(default_collate)
     for start in range(0, len(images), batch_size):
         samples = [pipeline({'img_path': str(image)}) for image in images[start : start + batch_size]]
-        yield model.data_preprocessor(pseudo_collate(samples), training=False)['inputs']
+        yield model.data_preprocessor(collate(samples), training=False)['inputs']
 
 
 def token_grids(model: nn.Module, inputs: Tensor, views: list[str], sides: list[str]) -> dict[tuple[str, str, str], Tensor]:
