@@ -18,9 +18,7 @@ No optimizer steps, and nothing of the model is kept.
 """
 
 import argparse
-import json
 import math
-import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,9 +28,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from tables import at_least_1, print_table, table_file, write_table
 from torch import nn
 
 import serkd_mm  # noqa: F401  (registers the components, and reports a missing package)
@@ -49,7 +45,6 @@ from serkd_mm.seeding import set_seed
 
 COLUMNS = ['loss', 'value', 'norm', 'share', 'to task', 'to total']
 NUMBERS = ('value', 'norm', 'share', 'to_task', 'to_total')
-WIDTH = 160  # Of a page that is not printed on a terminal.
 
 Row = dict[str, tuple[float, float]]
 
@@ -77,9 +72,14 @@ def main() -> None:
         f'Gradients of the losses of {args.config} with respect to the {trained:,} trained parameters of the student, '
         f'{num_images} images in {len(batches)} batch{"es"[: 2 * (len(batches) > 1)]} ({student}; {teachers_of(model)})'
     )
-    print_table(title, rows)
+    cells = [cells_of(name, row) for name, row in rows.items()]
+    print_table(title, COLUMNS, cells)
     if args.out:
-        write(args.out, title, rows)
+        numbers = {
+            name: {number: {'mean': mean, 'spread': spread} for number, (mean, spread) in row.items()}
+            for name, row in rows.items()
+        }
+        write_table(args.out, title, COLUMNS, cells, {'losses': numbers})
         print(f'Wrote {args.out}')
 
 
@@ -92,20 +92,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         '--progress', type=part, default=0.0, help='moment of the training, from 0 to 1, for weights that are schedules'
     )
-    parser.add_argument('--out', type=Path, help='a file .md or .json for the table')
+    parser.add_argument('--out', type=table_file, help='a file .md or .json for the table')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help='as in tools/train.py')
-    args = parser.parse_args()
-    if args.out and args.out.suffix not in ('.md', '.json'):
-        parser.error(f'--out: {args.out} must end in .md or .json')
-    return args
-
-
-def at_least_1(text: str) -> int:
-    """Read a positive number."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'{text!r} must be a whole number, 1 or more')
-    return int(text)
+    return parser.parse_args()
 
 
 def part(text: str) -> float:
@@ -208,38 +198,6 @@ def written(numbers: tuple[float, float], mean_style: str, spread_style: str, un
     if math.isnan(mean):
         return '-'
     return f'{mean:{mean_style}}' + ('' if math.isnan(spread) else f' ± {spread:{spread_style}}') + unit
-
-
-def print_table(title: str, rows: Mapping[str, Row]) -> None:
-    """Print the rows, without folding their cells if this is not a terminal."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in COLUMNS:
-        table.add_column(column, overflow='fold')
-    for name, row in rows.items():
-        table.add_row(*cells_of(name, row))
-    console = Console(width=None if sys.stdout.isatty() else WIDTH)
-    console.print(title, style='bold', highlight=False, markup=False, soft_wrap=True)
-    console.print(table)
-
-
-def write(file: Path, title: str, rows: Mapping[str, Row]) -> None:
-    """Write the rows as Markdown, or with all digits as JSON, where null is a number that is not defined."""
-    if file.suffix == '.json':
-        numbers = {
-            name: {
-                number: {
-                    word: None if math.isnan(value) else value for word, value in zip(('mean', 'spread'), pair, strict=True)
-                }
-                for number, pair in row.items()
-            }
-            for name, row in rows.items()
-        }
-        text = json.dumps({'title': title, 'losses': numbers}, indent=1)
-    else:
-        lines = [COLUMNS, ['---'] * len(COLUMNS), *(cells_of(name, row) for name, row in rows.items())]
-        text = f'{title}\n\n' + '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text + '\n', encoding='utf-8')
 
 
 if __name__ == '__main__':

@@ -17,9 +17,7 @@ Superpixels are those of the merger, before a refiner of the student.
 """
 
 import argparse
-import json
 import math
-import sys
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -30,9 +28,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, default_collate
 from mmengine.logging import MMLogger
 from mmpretrain.registry import MODELS, TRANSFORMS
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from tables import at_least_1, print_table, table_file, write_table
 from torch import Tensor, nn
 
 import serkd_mm  # noqa: F401  (registers the components, and reports a missing package)
@@ -73,9 +69,10 @@ def main() -> None:
                     measured[(side, view, tap, *settings)].append(values)
     rows = [row_of(key, values) for key, values in measured.items()]
     title = title_of(args, model, len(images))
-    print_table(title, rows)
+    cells = [cells_of(row) for row in rows]
+    print_table(title, COLUMNS, cells)
     if args.out:
-        write(args.out, title, rows)
+        write_table(args.out, title, COLUMNS, cells, {'rows': rows})
         print(f'Wrote {args.out}')
 
 
@@ -101,7 +98,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--untrained-student', action='store_true', help='measure the student with random weights')
     parser.add_argument('--max-images', type=at_least_1, default=200, help='number of images, evenly spread; by default 200')
     parser.add_argument('--batch-size', type=at_least_1, default=32, help='images that are computed at a time')
-    parser.add_argument('--out', type=Path, help='a file .md or .json for the table')
+    parser.add_argument('--out', type=table_file, help='a file .md or .json for the table')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help='as in tools/train.py')
     args = parser.parse_args()
@@ -112,16 +109,7 @@ def parse_arguments() -> argparse.Namespace:
         parser.error(f'no images: {first} is read as the checkpoint')
     if args.checkpoint and args.untrained_student:
         parser.error('--untrained-student: leave out the checkpoint')
-    if args.out and args.out.suffix not in ('.md', '.json'):
-        parser.error(f'--out: {args.out} must end in .md or .json')
     return args
-
-
-def at_least_1(text: str) -> int:
-    """Read a positive number."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'{text!r} must be a whole number, 1 or more')
-    return int(text)
 
 
 def variant(text: str) -> Variant:
@@ -266,33 +254,6 @@ def cells_of(row: dict) -> list[str]:
         own_cell,
         *numbers,
     ]
-
-
-def print_table(title: str, rows: list[dict]) -> None:
-    """Print the rows, without folding their cells if this is not a terminal."""
-    table = Table(title=title, title_justify='left', title_style='bold', box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in COLUMNS:
-        table.add_column(column, overflow='fold')
-    for row in rows:
-        table.add_row(*cells_of(row))
-    Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
-
-
-def finite_or_none(value: object) -> object:
-    """The value, or None for a mean that no image has, because JSON knows only finite numbers."""
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def write(file: Path, title: str, rows: list[dict]) -> None:
-    """Write the rows as Markdown, or with all digits as JSON."""
-    if file.suffix == '.json':
-        rows = [{name: finite_or_none(value) for name, value in row.items()} for row in rows]
-        text = json.dumps({'title': title, 'rows': rows}, indent=1)
-    else:
-        lines = [COLUMNS, ['---'] * len(COLUMNS), *map(cells_of, rows)]
-        text = f'{title}\n\n' + '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text + '\n')
 
 
 if __name__ == '__main__':
