@@ -64,6 +64,14 @@ def test_a_doubled_weight_doubles_the_norm():
         assert norms[1][name] == pytest.approx(norms[0][name], rel=1e-6)
 
 
+def test_gradients_with_checkpointing_are_the_same():
+    products = []
+    for checkpointing in (False, True):
+        model = build_distiller(cnn_distiller_config, student__model__backbone__with_cp=checkpointing)
+        products.append(gradient_products(losses_of(model), model.student.parameters()))
+    torch.testing.assert_close(*products)
+
+
 def test_gradients_that_are_known():
     x, y = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1))
     losses = {'loss_cls': 3 * x[0], 'loss_b': 4 * x[1] - 0 * y[0], 'loss_zero': 0 * x[0], 'loss_alone': torch.tensor(1.0)}
@@ -123,6 +131,20 @@ def test_tool_measures_training_batches(image_root, tmp_path):
     assert more.pop('loss_kd') == pytest.approx(2 * norms['loss_kd'], rel=1e-5)
     assert all(more[name] == pytest.approx(norms[name], rel=1e-5) for name in LOSSES if name != 'loss_kd')
     assert more[TOTAL] != pytest.approx(norms[TOTAL], rel=1e-3)
+
+
+def test_tool_measures_a_part_of_the_student(image_root, tmp_path):
+    config = tmp_path / 'config.py'
+    training_config(image_root, tmp_path / 'work').dump(config)
+    shares = []
+    for part, number in (('backbone.', 7_888), ('head.', 136)):
+        title, losses, _ = measured(config, tmp_path, '--batches', 1, '--part', part)
+        assert f'the {number:,} trained parameters of the student, {part}*, 4 images' in title
+        shares.append(mean_of(losses, 'share'))
+    assert shares[0]['loss_rd'] > 0
+    assert shares[1]['loss_rd'] == 0  # Relations are read before the head.
+    unknown = run_forked(TOOL, config, '--part', 'neck.', succeed=False)
+    assert unknown == 'error: --part neck.: the student has no such trained parameter; there are backbone., head.\n'
 
 
 def test_tool_reads_a_checkpoint_and_a_moment_of_schedules(image_root, tmp_path):

@@ -1,12 +1,13 @@
 """Measure the share of each loss of a distillation in the gradient of the student.
 
-    python tools/analysis/loss_gradients.py CONFIG [CHECKPOINT] [--batches 8] [--progress 0.0] [--out FILE.md|FILE.json]
-        [--cfg-options KEY=VALUE ...]
+    python tools/analysis/loss_gradients.py CONFIG [CHECKPOINT] [--batches 8] [--part backbone.] [--progress 0.0]
+        [--out FILE.md|FILE.json] [--cfg-options KEY=VALUE ...]
 
 CHECKPOINT is the student's; without it the gradients are those at initialization. The batches are the first ones of
 ``train_dataloader``, augmented and mixed as in training; the teacher is run, or read from a cache, as the config says. The
-gradients are with respect to all trained parameters of the student, not of projections and refiners (``distill.*``), in
-the precision of its weights. A row of the table has means over the batches, with their standard deviation:
+gradients are with respect to all trained parameters of the student, or to those of a ``--part``, not of projections and
+refiners (``distill.*``), in the precision of its weights. A row of the table has means over the batches, with their
+standard deviation:
 
     value      the weighted loss
     norm       norm of its gradient
@@ -62,14 +63,16 @@ def main() -> None:
         loader = build_loader(config)
         model, student = build_model(config, args.checkpoint)
         model.to(args.device).set_progress(args.progress)
-        batches, num_images = measure(model, loader, args.batches)
+        parameters = parameters_of(model.student, args.part)
+        batches, num_images = measure(model, parameters, loader, args.batches)
     rows = {
         name: {number: mean_and_spread([batch[name][number] for batch in batches]) for number in NUMBERS}
         for name in batches[0]
     }
-    trained = sum(parameter.numel() for parameter in model.student.parameters() if parameter.requires_grad)
+    trained = f'{sum(parameter.numel() for parameter in parameters):,} trained parameters'
+    part = f', {args.part}*' if args.part else ''
     title = (
-        f'Gradients of the losses of {args.config} with respect to the {trained:,} trained parameters of the student, '
+        f'Gradients of the losses of {args.config} with respect to the {trained} of the student{part}, '
         f'{num_images} images in {len(batches)} batch{"es"[: 2 * (len(batches) > 1)]} ({student}; {teachers_of(model)})'
     )
     cells = [cells_of(name, row) for name, row in rows.items()]
@@ -90,15 +93,16 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('checkpoint', nargs='?', type=Path, help="the student's checkpoint")
     parser.add_argument('--batches', type=at_least_1, default=8, help='number of training batches; by default 8')
     parser.add_argument(
-        '--progress', type=part, default=0.0, help='moment of the training, from 0 to 1, for weights that are schedules'
+        '--progress', type=progress, default=0.0, help='moment of the training, from 0 to 1, for weights that are schedules'
     )
+    parser.add_argument('--part', default='', help="only the student's parameters whose names start so, such as backbone.")
     parser.add_argument('--out', type=table_file, help='a file .md or .json for the table')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help='as in tools/train.py')
     return parser.parse_args()
 
 
-def part(text: str) -> float:
+def progress(text: str) -> float:
     """Read a number from 0 to 1."""
     try:
         number = float(text)
@@ -157,11 +161,24 @@ def teachers_of(model: nn.Module) -> str:
     )
 
 
+def parameters_of(student: nn.Module, part: str) -> list[nn.Parameter]:
+    """Return the trained parameters of the student whose names start with ``part``.
+
+    Raises:
+        ConfigError: There are none.
+    """
+    trained = {name: parameter for name, parameter in student.named_parameters() if parameter.requires_grad}
+    chosen = [parameter for name, parameter in trained.items() if name.startswith(part)]
+    if not chosen:
+        parts = dict.fromkeys(f'{name.split(".")[0]}.' for name in trained)
+        raise ConfigError(f'--part {part}: the student has no such trained parameter; there are {", ".join(parts)}')
+    return chosen
+
+
 def measure(
-    model: nn.Module, loader: torch.utils.data.DataLoader, number: int
+    model: nn.Module, parameters: list[nn.Parameter], loader: torch.utils.data.DataLoader, number: int
 ) -> tuple[list[dict[str, dict[str, float]]], int]:
     """Describe the gradient of each loss for at most ``number`` batches; return also the number of images."""
-    parameters = [parameter for parameter in model.student.parameters() if parameter.requires_grad]
     measured, num_images, batches = [], 0, iter(loader)
     for seed in range(number):
         set_seed(seed)  # Other losses and students are measured on the same images.
