@@ -103,6 +103,7 @@ class TeacherOutputs:
                 'type': 'RepeatableViews', 'dataset': loader.dataset, 'num_views': self.scale.views, 'seed': 0
             }  # fmt: skip
             loader.sampler = {'type': 'ViewSampler', 'shuffle': True}
+            config.data_preprocessor.type = 'ViewPreprocessor'
         sizes = self.scale.vit if source.stem.startswith('vit') else self.scale.cnn
         config.merge_from_dict(parsed([f'{model}.{size}' for size in sizes]))
         dump = {'type': 'DumpResults', 'out_file_path': 'predictions.pkl'}
