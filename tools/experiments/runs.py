@@ -86,7 +86,7 @@ class Experiment:
         """Train one run unless it has finished, and print its accuracy."""
         work_dir, started = self.folder(run), time.time()
         if not (work_dir / 'finished').is_file():
-            if self._last_checkpoint(run).is_file():
+            if self.last_checkpoint(run).is_file():
                 shutil.rmtree(work_dir)  # Stopped between its last checkpoint and its last validation.
             work_dir.mkdir(parents=True, exist_ok=True)
             print(f'      {run.folder}: training, see {work_dir / "train.log"}', flush=True)
@@ -104,15 +104,10 @@ class Experiment:
         work_dir = self.folder(run)
         command = [sys.executable, ROOT / 'tools' / 'train.py', run.config, '--resume']
         command += ['--work-dir', work_dir, '--cfg-options', *self._settings(run)]
-        environment = {**os.environ, 'OMP_NUM_THREADS': str(threads)}
+        environment = {'OMP_NUM_THREADS': str(threads)}
         if not self.gpu:
             environment['CUDA_VISIBLE_DEVICES'] = '-1'
-        with (work_dir / 'train.log').open('a') as log:
-            code = subprocess.run(
-                [str(part) for part in command], cwd=ROOT, env=environment, stdout=log, stderr=log, check=False
-            ).returncode
-        if code:
-            raise SystemExit(f'{run.folder} failed with exit code {code}; see {work_dir / "train.log"}')
+        call_tool(command, work_dir / 'train.log', **environment)
 
     def _settings(self, run: Run) -> list[str]:
         """Settings of a run in addition to its config file."""
@@ -121,14 +116,38 @@ class Experiment:
             for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
                 settings.append(f'{loader}.dataset.data_root={self.data_root}')
         if run.teacher is not None:
-            settings.append(f'model.teacher.checkpoint={self._last_checkpoint(run.teacher)}')
+            settings.append(f'model.teacher.checkpoint={self.last_checkpoint(run.teacher)}')
         return settings
 
-    def _last_checkpoint(self, run: Run) -> Path:
-        """Path of the last checkpoint of a run."""
+    def last_checkpoint(self, run: Run) -> Path:
+        """Return the path of the last checkpoint of a run."""
         config = Config.fromfile(run.config)
         config.merge_from_dict(parsed([*run.options, *self.options]))
         return self.folder(run) / f'epoch_{config.train_cfg.max_epochs}.pth'
+
+
+def call_tool(command: Sequence[object], log: Path, **environment: str) -> None:
+    """Run a tool in the folder of the repository; its output is appended to a file.
+
+    Args:
+        command: The program and its arguments.
+        log: The file.
+        environment: Environment variables in addition to the present ones.
+
+    Raises:
+        SystemExit: The tool failed.
+    """
+    with log.open('a', encoding='utf-8') as file:
+        code = subprocess.run(
+            [str(part) for part in command],
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stdout=file,
+            stderr=file,
+            check=False,
+        ).returncode
+    if code:
+        raise SystemExit(f'{log.parent.name}: {Path(str(command[1])).name} failed with exit code {code}; see {log}')
 
 
 def parse_arguments(

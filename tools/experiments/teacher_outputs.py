@@ -1,9 +1,7 @@
 """The stored outputs of a teacher of tiny_imagenet.py, and the configs of the trainings that read them."""
 
-import os
 import re
 import socket
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +9,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from runs import ROOT, parsed
+from runs import ROOT, call_tool, parsed
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,12 @@ class TeacherOutputs:
     def config(self, student: str, method: str) -> Path:
         """Return the config of a training from this cache."""
         return self.folder / f'{student}_{method}.py'
+
+    def live(self, student: str, method: str) -> list[object]:
+        """Return the config of a training with the teacher itself, and its settings, as arguments of a tool."""
+        source = next(path for path in self.sources if path.stem == f'{student}_{method}')
+        sizes = [f'model.student.model.{size}' for size in self._sizes(source)]
+        return [source, '--cfg-options', f'model.teacher.checkpoint={self._weights}', *self.settings, *sizes]
 
     def accuracy(self) -> float:
         """Return the teacher's top-1 accuracy on the validation images, in percent."""
@@ -104,11 +108,14 @@ class TeacherOutputs:
             }  # fmt: skip
             loader.sampler = {'type': 'ViewSampler', 'shuffle': True}
             config.data_preprocessor.type = 'ViewPreprocessor'
-        sizes = self.scale.vit if source.stem.startswith('vit') else self.scale.cnn
-        config.merge_from_dict(parsed([f'{model}.{size}' for size in sizes]))
+        config.merge_from_dict(parsed([f'{model}.{size}' for size in self._sizes(source)]))
         dump = {'type': 'DumpResults', 'out_file_path': 'predictions.pkl'}
         config.val_evaluator = config.test_evaluator = [*config.val_evaluator, dump]
         config.dump(self.folder / source.name)
+
+    def _sizes(self, source: Path) -> tuple[str, ...]:
+        """Settings of the size of a student."""
+        return self.scale.vit if source.stem.startswith('vit') else self.scale.cnn
 
     def _text(self, name: str) -> str:
         """The content of a file of this folder; empty without one."""
@@ -117,15 +124,10 @@ class TeacherOutputs:
 
     def _call(self, log: str, command: Sequence[object], **environment: str) -> None:
         """Run a tool, whose output goes to a file."""
-        path, tool = self.folder / log, Path(str(command[1])).name
-        print(f'{self.folder.name}: {tool}, see {path}', flush=True)
-        variables = {**os.environ, 'PYTHON': sys.executable, 'PORT': str(_free_port()), **environment}
-        with path.open('w', encoding='utf-8') as file:
-            code = subprocess.run(
-                [str(part) for part in command], cwd=ROOT, env=variables, stdout=file, stderr=file, check=False
-            ).returncode
-        if code:
-            raise SystemExit(f'{tool} failed with exit code {code}; see {path}')
+        path = self.folder / log
+        print(f'{self.folder.name}: {Path(str(command[1])).name}, see {path}', flush=True)
+        path.unlink(missing_ok=True)
+        call_tool(command, path, PYTHON=sys.executable, PORT=str(_free_port()), **environment)
 
 
 def _free_port() -> int:

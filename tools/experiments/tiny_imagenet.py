@@ -20,6 +20,7 @@ from pathlib import Path
 
 import mmengine
 import torch
+from analyses import Analyses
 from comparison_report import Comparison, plot_comparisons
 from runs import ROOT, Experiment, Run
 from teacher_outputs import Scale, TeacherOutputs
@@ -152,7 +153,7 @@ def main() -> None:
     runs = {student: runs_of(student, outputs[student], args) for student in args.students}
     study = Study(args.work_dir / 'students', None, [], args.jobs, gpu)
     study.run([], in_order(runs))
-    write_report(study, runs, {student: of_teacher.accuracy() for student, of_teacher in outputs.items()})
+    write_report(study, runs, outputs, Analyses(args.work_dir / 'analyses', args.data_root / 'val'))
 
 
 def parse_args() -> argparse.Namespace:
@@ -230,28 +231,32 @@ def in_order(runs: Mapping[str, Mapping[str, Sequence[Run]]]) -> list[Run]:
     ]
 
 
-def write_report(study: Study, runs: Mapping[str, Mapping[str, Sequence[Run]]], teachers: Mapping[str, float]) -> None:
-    """Print the tables, and save ``results.md`` and ``results.png``.
-
-    Args:
-        study: The study.
-        runs: Its trainings by student and method.
-        teachers: Top-1 accuracy of each student's teacher, in percent.
-    """
-    comparisons, tables = {}, []
+def write_report(
+    study: Study, runs: Mapping[str, Mapping[str, Sequence[Run]]], outputs: Mapping[str, TeacherOutputs], analyses: Analyses
+) -> None:
+    """Print the tables, and save ``results.md``, ``results.png``, and the analyses of the students with superpixels."""
+    comparisons, parts = {}, ['# Distillation from a teacher of ImageNet']
     for student, methods in runs.items():
-        folders = {TITLES[name]: [study.folder(run) for run in of_method] for name, of_method in methods.items()}
-        labels = (next(iter(folders.values()))[0] / 'labels.txt').read_text().split()
-        references = [TITLES[name] for name in REFERENCES if name in methods]
-        comparison = Comparison(folders, [int(label) for label in labels], references)
-        comparisons[STUDENTS[student].title] = comparison
-        teacher = f'The teacher has {teachers[student]:.2f} %.'
-        tables.append(f'## {STUDENTS[student].title}\n\n{comparison.table()}\n\n{teacher} {comparison.note()}')
-    text = '\n\n'.join(['# Distillation from a teacher of ImageNet', *tables, '![differences](results.png)']) + '\n'
+        comparison = comparisons[STUDENTS[student].title] = compare(study, methods)
+        teacher = f'The teacher has {outputs[student].accuracy():.2f} %.'
+        parts.append(f'## {STUDENTS[student].title}\n\n{comparison.table()}\n\n{teacher} {comparison.note()}')
+        if 'serkd' in methods:
+            run, live = methods['serkd'][0], outputs[student].live(student, 'serkd')
+            tables = analyses.make(student, live, run.config, study.last_checkpoint(run))
+            parts += [path.read_text(encoding='utf-8').rstrip() for path in tables]
+    text = '\n\n'.join([*parts, '![differences](results.png)']) + '\n'
     folder = study.work_dir.parent
     (folder / 'results.md').write_text(text, encoding='utf-8')
     plot_comparisons(folder / 'results.png', comparisons)
-    print(f'\n{text}\nSaved {folder / "results.md"} and {folder / "results.png"}')
+    print(f'\n{text}\nSaved {folder / "results.md"}, {folder / "results.png"} and {analyses.folder}')
+
+
+def compare(study: Study, methods: Mapping[str, Sequence[Run]]) -> Comparison:
+    """Return the comparison of the methods of a student."""
+    folders = {TITLES[name]: [study.folder(run) for run in of_method] for name, of_method in methods.items()}
+    labels = (next(iter(folders.values()))[0] / 'labels.txt').read_text().split()
+    references = [TITLES[name] for name in REFERENCES if name in methods]
+    return Comparison(folders, [int(label) for label in labels], references)
 
 
 if __name__ == '__main__':
