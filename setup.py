@@ -41,7 +41,7 @@ setup(
     keywords='knowledge distillation, vision transformer, superpixels, mmpretrain, OpenMMLab',
     packages=find_packages(include=['serkd_mm', 'serkd_mm.*']),
     # Configs and tools travel inside the package, where mim and mmpretrain look for those of a package: links to ours.
-    package_data={'serkd_mm': ['.mim/*.yml', *(f'.mim/**/*.{suffix}' for suffix in ('py', 'sh', 'yml', 'md'))]},
+    package_data={'serkd_mm': ['.mim/*.yml', *(f'.mim/**/*.{suffix}' for suffix in ('py', 'sh', 'yml', 'md', 'txt'))]},
     python_requires='>=3.10',
     install_requires=['torch>=2.1', 'torchvision'],
     extras_require=EXTRAS,

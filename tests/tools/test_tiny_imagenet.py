@@ -1,6 +1,7 @@
 """The study with a teacher of ImageNet, on generated pictures: it runs, goes on after a kill, and reports."""
 
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -11,8 +12,7 @@ import pytest
 from builders import REPOSITORY, run_python
 from mmengine.config import Config
 
-pytestmark = pytest.mark.slow
-
+NAMES = [line.split()[1] for line in (REPOSITORY / 'configs' / 'tiny_imagenet' / 'classes.txt').read_text().splitlines()]
 STUDY = REPOSITORY / 'tools' / 'experiments' / 'tiny_imagenet.py'
 
 
@@ -24,13 +24,29 @@ def without_gpu(monkeypatch):
 def write_classes(root):
     generator = np.random.default_rng(0)
     for split in ('train', 'val'):
-        for label in range(100):
-            folder = root / split / f'n{label:08d}'
+        for name in NAMES:
+            folder = root / split / name
             folder.mkdir(parents=True)
             cv2.imwrite(str(folder / '0.JPEG'), generator.integers(0, 256, (64, 64, 3), dtype=np.uint8))
     return root
 
 
+def write_archive(root):
+    """Write a folder as the archive's with two classes of the study and one other, of 201 and 2 images."""
+    annotations = []
+    for name in (*NAMES[:2], 'n00000000'):
+        (root / 'train' / name / 'images').mkdir(parents=True)
+        for number in range(201):
+            (root / 'train' / name / 'images' / f'{name}_{number}.JPEG').write_text(f'{name} {number}')
+        annotations += [f'val_{len(annotations) + number}.JPEG\t{name}\t0\t0\t62\t57\n' for number in range(2)]
+    (root / 'val' / 'images').mkdir(parents=True)
+    for line in annotations:
+        (root / 'val' / 'images' / line.split()[0]).write_text(line)
+    (root / 'val' / 'val_annotations.txt').write_text(''.join(annotations))
+    return root
+
+
+@pytest.mark.slow
 def test_study_goes_on_after_a_kill_and_reports(tmp_path):
     root, work_dir = write_classes(tmp_path / 'pictures'), tmp_path / 'work'
     command = [STUDY, '--scale', 'smoke', '--students', 'vit16', '--methods', 'labels', 'kd', '--seeds', 1, '--jobs', 1]
@@ -70,7 +86,35 @@ def test_study_goes_on_after_a_kill_and_reports(tmp_path):
     assert 'was made with other methods or settings' in output
 
 
+def test_image_folder_is_made_from_the_archive(tmp_path, monkeypatch, capsys):
+    converter = REPOSITORY / 'tools' / 'dataset_converters' / 'tiny_imagenet.py'
+    source, target, classes = write_archive(tmp_path / 'archive'), tmp_path / 'pictures', tmp_path / 'classes.txt'
+    classes.write_text(f'61 {NAMES[0]}\n75 {NAMES[1]}\n')
+
+    def convert():
+        monkeypatch.setattr(sys, 'argv', [str(converter), str(source), str(target)])
+        module = runpy.run_path(str(converter))
+        module['main'].__globals__['CLASSES'] = classes
+        module['main']()
+
+    convert()
+    assert '404 images' in capsys.readouterr().out
+    for name in NAMES[:2]:
+        assert len(list((target / 'train' / name).iterdir())) == 200
+        assert (target / 'train' / name / f'{name}_199.JPEG').read_text() == f'{name} 199'
+        assert [f'\t{name}\t' in path.read_text() for path in (target / 'val' / name).iterdir()] == [True, True]
+    assert not (target / 'train' / 'n00000000').exists()
+    with pytest.raises(SystemExit, match='exists'):
+        convert()
+    target.rename(tmp_path / 'other')
+    (source / 'train' / NAMES[1] / 'images' / f'{NAMES[1]}_7.JPEG').unlink()
+    with pytest.raises(SystemExit, match=r'_7\.JPEG is missing, and 0 other images'):
+        convert()
+    assert not target.exists()
+
+
+@pytest.mark.slow
 def test_wrong_data_root_is_reported(tmp_path):
     output = run_python(STUDY, '--data-root', tmp_path, succeed=False)
     assert '--data-root' in output
-    assert 'must hold 100 class folders, but holds 0' in output
+    assert '100 are missing, 0 are others' in output

@@ -178,10 +178,15 @@ def check_data(root: Path) -> None:
     Raises:
         SystemExit: They do not.
     """
+    wanted = {line.split()[1] for line in (CONFIGS / 'classes.txt').read_text().splitlines()}
     for split in ('train', 'val'):
-        classes = [path for path in (root / split).glob('n*') if path.is_dir()]
-        if len(classes) != NUM_CLASSES:
-            raise SystemExit(f'--data-root: {root / split} must hold {NUM_CLASSES} class folders, but holds {len(classes)}')
+        found = {path.name for path in (root / split).glob('*') if path.is_dir()}
+        if found != wanted:
+            raise SystemExit(
+                f'--data-root: {root / split} must hold the {len(wanted)} folders of configs/tiny_imagenet/classes.txt, '
+                f'as tools/dataset_converters/tiny_imagenet.py makes them: {len(wanted - found)} are missing, '
+                f'{len(found - wanted)} are others'
+            )
 
 
 def methods_of(student: str) -> list[str]:
