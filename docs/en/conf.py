@@ -43,6 +43,7 @@ SHOWN_FILES = {
     'results/paper_tables': 'configs/serkd/README.md',
     'results/teachers': 'configs/serkd/zoo.md',
     'results/timm_models': 'configs/serkd/timm.md',
+    'results/tiny_imagenet': 'configs/tiny_imagenet/README.md',
 }
 _LINK = re.compile(r'(?<=\]\()(?!\w+:|#|/)([^)#\s]+)')
 
