@@ -68,7 +68,7 @@ def type_name(part: Mapping[str, Any]) -> str | None:
 
 
 class OptionsAction(DictAction):
-    """mmengine's action for ``--cfg-options``; an option without a value is reported."""
+    """mmengine's action for ``--cfg-options``; an option without a value is reported, and a path keeps its spaces."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: list[str], option_string=None) -> None:
         """Parse ``KEY=VALUE`` pairs; end the process with the usage of the tool if one is not a pair."""
@@ -76,3 +76,9 @@ class OptionsAction(DictAction):
             if '=' not in value:
                 parser.error(f'{option_string}: {value!r} is not KEY=VALUE; there must be no space around the =')
         super().__call__(parser, namespace, values, option_string)
+
+    @staticmethod
+    def _parse_iterable(val: str) -> Any:
+        """Parse a value; mmengine removes all spaces, also those of a single string, such as the path of a folder."""
+        is_single = not set(val) & set(',()[]')
+        return val.strip('\'"') if is_single and ' ' in val.strip() else DictAction._parse_iterable(val)

@@ -38,6 +38,8 @@ def test_an_option_without_a_value_is_named(capsys):
     parser = argparse.ArgumentParser()
     parser.add_argument('--cfg-options', nargs='+', action=OptionsAction)
     assert parser.parse_args(['--cfg-options', 'a.b=[1,2]']).cfg_options == {'a.b': [1, 2]}
+    folders = parser.parse_args(['--cfg-options', 'a=/my data/x', 'b= 3', 'c=[d, e]', 'f=g, h']).cfg_options
+    assert folders == {'a': '/my data/x', 'b': 3, 'c': ['d', 'e'], 'f': ['g', 'h']}
     with pytest.raises(SystemExit):
         parser.parse_args(['--cfg-options', 'a.b'])
     assert "'a.b' is not KEY=VALUE" in capsys.readouterr().err

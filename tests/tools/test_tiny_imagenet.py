@@ -48,7 +48,7 @@ def write_archive(root):
 
 @pytest.mark.slow
 def test_study_goes_on_after_a_kill_and_reports(tmp_path):
-    root, work_dir = write_classes(tmp_path / 'pictures'), tmp_path / 'work'
+    root, work_dir = write_classes(tmp_path / 'my pictures'), tmp_path / 'my work'
     command = [STUDY, '--scale', 'smoke', '--students', 'vit16', '--methods', 'labels', 'kd', '--seeds', 1, '--jobs', 1]
     command += ['--data-root', root, '--work-dir', work_dir, '--cfg-options', 'train_dataloader.dataset.indices=None']
     with subprocess.Popen(
@@ -84,6 +84,7 @@ def test_study_goes_on_after_a_kill_and_reports(tmp_path):
 
     output = run_python(*command, 'optim_wrapper.optimizer.lr=1e-3', succeed=False)
     assert 'was made with other methods or settings' in output
+    assert f'all its trainings in {folder / "students"}' in ' '.join(output.split())
 
 
 def test_image_folder_is_made_from_the_archive(tmp_path, monkeypatch, capsys):
@@ -118,3 +119,43 @@ def test_wrong_data_root_is_reported(tmp_path):
     output = run_python(STUDY, '--data-root', tmp_path, succeed=False)
     assert '--data-root' in output
     assert '100 are missing, 0 are others' in output
+    write_classes(tmp_path)
+    output = run_python(STUDY, '--scale', 'small', '--data-root', tmp_path, succeed=False)
+    assert 'must hold 200 images, but holds 1' in output
+
+
+def test_students_without_the_methods_are_left_out(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(STUDY.parent))
+    import tiny_imagenet  # noqa: PLC0415 (a script)
+
+    monkeypatch.setattr(sys, 'argv', ['study', '--methods', 'dist'])
+    assert tiny_imagenet.parse_args().students == ['vit', 'cnn']
+    for flags in (['--students', 'vit16', '--methods', 'dist'], ['--seeds', '0'], ['--data-root', 'a,b']):
+        monkeypatch.setattr(sys, 'argv', ['study', *flags])
+        with pytest.raises(SystemExit):
+            tiny_imagenet.parse_args()
+    assert 'must have no comma' in capsys.readouterr().err
+
+
+def test_running_training_is_not_removed(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(STUDY.parent))
+    from runs import Experiment, Run  # noqa: PLC0415 (a script)
+
+    from serkd_mm.fileio.run_lock import RunLock  # noqa: PLC0415
+
+    run = Run(STUDY.parents[2] / 'configs' / 'tiny_imagenet' / 'vit_labels.py', 'run', 0)
+    experiment = Experiment(tmp_path, None, [], 1)
+    checkpoint = experiment.last_checkpoint(run)
+    lock = RunLock(checkpoint.parent / 'run.lock')
+    script = (
+        f'import sys, pathlib; from serkd_mm.fileio.run_lock import RunLock; '
+        f'RunLock(pathlib.Path({str(lock.path)!r})).acquire(print); print("held", flush=True); sys.stdin.read()'
+    )
+    command = [sys.executable, '-W', 'ignore', '-c', script]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == 'held\n'
+        checkpoint.touch()  # Its last validation is to come.
+        with pytest.raises(SystemExit, match='in use by process'):
+            experiment.run([], [run])
+        assert checkpoint.is_file()
+        holder.stdin.close()

@@ -16,7 +16,11 @@ from itertools import count
 from pathlib import Path
 
 import report
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
+
+from serkd_mm.config_files import OptionsAction
+from serkd_mm.fileio.run_lock import RunLock
+from serkd_mm.fileio.work_dir import WorkDirError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -86,6 +90,7 @@ class Experiment:
         """Train one run unless it has finished, and print its accuracy."""
         work_dir, started = self.folder(run), time.time()
         if not (work_dir / 'finished').is_file():
+            self._refuse_running(work_dir)
             if self.last_checkpoint(run).is_file():
                 shutil.rmtree(work_dir)  # Stopped between its last checkpoint and its last validation.
             work_dir.mkdir(parents=True, exist_ok=True)
@@ -96,6 +101,13 @@ class Experiment:
         accuracy = report.accuracy_curve(work_dir)[-1][1]
         seconds = time.time() - started
         print(f'[{next(self._numbers)}/{self._total}] {run.folder}: {accuracy:.2f} % ({seconds:.0f} s)', flush=True)
+
+    def _refuse_running(self, work_dir: Path) -> None:
+        """Raise if a training of another start still runs: its folder must not be removed."""
+        try:
+            RunLock(work_dir / 'run.lock', advice='Two starts would train the same: wait').refuse_if_held()
+        except WorkDirError as error:
+            raise SystemExit(str(error)) from None
 
     def _conclude(self, work_dir: Path) -> None:
         """Process the output of a run that has ended; for subclasses."""
@@ -175,5 +187,5 @@ def parse_arguments(
 def parsed(options: list[str]) -> dict:
     """Return settings as a dict, parsed as by the command lines of mmengine."""
     parser = argparse.ArgumentParser()
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
+    parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, default={})
     return parser.parse_args(['--cfg-options', *options] if options else []).cfg_options

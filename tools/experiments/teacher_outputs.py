@@ -1,10 +1,12 @@
 """The stored outputs of a teacher of tiny_imagenet.py, and the configs of the trainings that read them."""
 
+import hashlib
+import json
 import re
 import socket
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -14,19 +16,21 @@ from runs import ROOT, call_tool, parsed
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is trained; all settings are in the format of ``--cfg-options``.
+    """How much is trained; settings are in the format of ``--cfg-options``.
 
     Attributes:
         views: Augmented views of the images in a cache.
         common: Settings of every config.
         vit: Settings of the ViTs, below the key of the student's model.
         cnn: Settings of the CNNs, below the key of the student's model.
+        methods: Settings of single configs, by their names STUDENT_METHOD.
     """
 
     views: int
     common: tuple[str, ...] = ()
     vit: tuple[str, ...] = ()
     cnn: tuple[str, ...] = ()
+    methods: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
 
 class TeacherOutputs:
@@ -69,11 +73,11 @@ class TeacherOutputs:
             SystemExit: The settings have changed, or a tool failed.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        settings = '\n'.join([*(path.stem for path in self.sources), *self.settings]) + '\n'
+        settings = '\n'.join([*map(_named_digest, self.sources), *self.settings]) + '\n'
         if self._text('settings.txt') not in ('', settings):
             raise SystemExit(
-                f'{self.folder} was made with other methods or settings (settings.txt): choose another --work-dir, or '
-                'delete that folder'
+                f'{self.folder} was made with other configs or settings (settings.txt): choose another --work-dir, or '
+                f'delete that folder and all its trainings in {self.folder.parent.parent / "students"}'
             )
         (self.folder / 'settings.txt').write_text(settings, encoding='utf-8')
         if (self.folder / 'finished').is_file():
@@ -87,7 +91,9 @@ class TeacherOutputs:
         tools = ROOT / 'tools'
         if not self._weights.is_file():
             converter = tools / 'model_converters' / 'efficientnet_lite.py'
-            self._call('weights.log', [sys.executable, converter, self._package, self._weights])
+            new = self._weights.with_suffix('.new.pth')  # Killed while it is written, it is written again.
+            self._call('weights.log', [sys.executable, converter, self._package, new])
+            new.rename(self._weights)
         options = ['--cfg-options', f'model.teacher.checkpoint={self._weights}', *self.settings]
         self._call('accuracy.log', [sys.executable, tools / 'test_teacher.py', configs[0], *options])
         flags = ['--out', self.folder / 'cache', '--views', self.scale.views, '--tokens', 'full', *options]
@@ -109,6 +115,7 @@ class TeacherOutputs:
             loader.sampler = {'type': 'ViewSampler', 'shuffle': True}
             config.data_preprocessor.type = 'ViewPreprocessor'
         config.merge_from_dict(parsed([f'{model}.{size}' for size in self._sizes(source)]))
+        config.merge_from_dict(dict(self.scale.methods.get(source.stem, {})))
         dump = {'type': 'DumpResults', 'out_file_path': 'predictions.pkl'}
         config.val_evaluator = config.test_evaluator = [*config.val_evaluator, dump]
         config.dump(self.folder / source.name)
@@ -128,6 +135,12 @@ class TeacherOutputs:
         print(f'{self.folder.name}: {Path(str(command[1])).name}, see {path}', flush=True)
         path.unlink(missing_ok=True)
         call_tool(command, path, PYTHON=sys.executable, PORT=str(_free_port()), **environment)
+
+
+def _named_digest(path: Path) -> str:
+    """The name of a config, and what changes with its content."""
+    content = json.dumps(Config.fromfile(path).to_dict(), sort_keys=True, default=str)
+    return f'{path.stem} {hashlib.sha256(content.encode()).hexdigest()[:16]}'
 
 
 def _free_port() -> int:

@@ -24,6 +24,7 @@ from teacher_outputs import Scale, TeacherOutputs
 
 CONFIGS = ROOT / 'configs' / 'tiny_imagenet'
 NUM_CLASSES = 100
+IMAGES_PER_CLASS = 200  # For training.
 MANY, FEW = 4, 2  # Seeds.
 
 
@@ -117,6 +118,14 @@ SCALES = {
             'head.in_channels=192',
         ),
         cnn=('backbone.stem_channels=64', 'backbone.base_channels=64', 'head.in_channels=512'),
+        methods={
+            'vit_sekd': {f'model.student.taps.depth{depth}': f'backbone.layers[{4 * depth - 1}]' for depth in (1, 2)},
+            **{
+                f'{student}_{method}': {'model.losses.loss_rrd.queue_size': 10000}
+                for student in ('vit', 'cnn')
+                for method in ('rrd', 'rrd-swapped')
+            },
+        },
     ),
 }
 
@@ -143,7 +152,7 @@ def main() -> None:
     args = parse_args()
     gpu = torch.cuda.is_available()
     print(f'Scale: {args.scale}, on {torch.cuda.get_device_name() if gpu else "the CPU"}', flush=True)
-    check_data(args.data_root)
+    check_data(args)
     outputs = {student: of_teacher for name in TEACHERS for student, of_teacher in outputs_of(name, args).items()}
     for of_teacher in dict.fromkeys(outputs.values()):
         of_teacher.make()
@@ -165,28 +174,43 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--jobs', type=int, help='parallel trainings (default: CPU cores, at most 4; with a GPU 1)')
     parser.add_argument('--cfg-options', nargs='+', default=[], help='settings of every run, as in tools/train.py')
     args = parser.parse_args()
+    if args.seeds < 1:
+        parser.error('--seeds must be 1 or more')
+    args.students = [student for student in args.students if set(methods_of(student)) & set(args.methods)]
+    if not args.students:
+        parser.error('--methods: the students have none of these')
     gpu = torch.cuda.is_available()
     args.jobs = args.jobs or (1 if gpu else min(os.cpu_count() or 1, 4))
     args.scale = args.scale or ('full' if gpu else 'small')
     args.work_dir, args.data_root = args.work_dir.resolve() / args.scale, args.data_root.resolve()
+    for path in (args.work_dir, args.data_root):
+        if set(str(path)) & set(',()[]'):
+            parser.error(f'{path}: the paths of the study must have no comma and no brackets, which are those of lists')
     return args
 
 
-def check_data(root: Path) -> None:
-    """Check that the folders hold the classes of the study.
+def check_data(args: argparse.Namespace) -> None:
+    """Check that the folders hold the classes of the study, and as many images as the part of them expects.
 
     Raises:
         SystemExit: They do not.
     """
     wanted = {line.split()[1] for line in (CONFIGS / 'classes.txt').read_text().splitlines()}
     for split in ('train', 'val'):
-        found = {path.name for path in (root / split).glob('*') if path.is_dir()}
+        root = args.data_root / split
+        found = {path.name for path in root.glob('*') if path.is_dir()}
         if found != wanted:
             raise SystemExit(
-                f'--data-root: {root / split} must hold the {len(wanted)} folders of configs/tiny_imagenet/classes.txt, '
-                f'as tools/dataset_converters/tiny_imagenet.py makes them: {len(wanted - found)} are missing, '
+                f'--data-root: {root} must hold the {len(wanted)} folders of configs/tiny_imagenet/classes.txt, as '
+                f'tools/dataset_converters/tiny_imagenet.py makes them: {len(wanted - found)} are missing, '
                 f'{len(found - wanted)} are others'
             )
+    chosen = [*SCALES[args.scale].common, *args.cfg_options]
+    if any(option.startswith('train_dataloader.dataset.indices=None') for option in chosen):
+        return
+    for path in (args.data_root / 'train' / name for name in sorted(wanted)):  # The config selects images by their number.
+        if (number := len(list(path.iterdir()))) != IMAGES_PER_CLASS:
+            raise SystemExit(f'--data-root: {path} must hold {IMAGES_PER_CLASS} images, but holds {number}')
 
 
 def methods_of(student: str) -> list[str]:
