@@ -16,7 +16,7 @@ class SuperpixelMerger(BaseMerger):
 
     ``normalize``, ``tau`` and ``exclude_self`` are not the paper's, which the defaults are. With the features of real
     teachers, a token's score with its own cell, which contains the token, saturates the softmax: Q is nearly one-hot at the
-    own cell, and superpixels are nearly average pooling. The options make Q softer. Superpixels remain means of the
+    own cell, and superpixels are nearly average pooling. The options change that. Superpixels remain means of the
     unchanged tokens.
 
     Args:
