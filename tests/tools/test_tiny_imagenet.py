@@ -83,7 +83,7 @@ def test_study_goes_on_after_a_kill_and_reports(tmp_path):
     assert views[0].to_dict() == views[1].to_dict()
 
     output = run_python(*command, 'optim_wrapper.optimizer.lr=1e-3', succeed=False)
-    assert 'was made with other methods or settings' in output
+    assert 'was made with other configs or settings' in output
     assert f'all its trainings in {folder / "students"}' in ' '.join(output.split())
 
 
