@@ -29,7 +29,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
-from tables import at_least_1, print_table, table_file, write_table
+from tables import at_least_1, print_table, table_file, weights_of_teachers, write_table
 from torch import nn
 
 import serkd_mm  # noqa: F401  (registers the components, and reports a missing package)
@@ -155,10 +155,7 @@ def teachers_of(model: nn.Module) -> str:
     """Where the teachers' outputs come from, in words."""
     if isinstance(model.teacher, CachedTeacher):
         return f'teacher: cache {model.teacher.folder}'
-    return ', '.join(
-        f'{name}: {"random weights" if teacher.config.weights is None else teacher.config.weights.shown}'
-        for name, teacher in model.teachers.items()
-    )
+    return ', '.join(weights_of_teachers(model))
 
 
 def parameters_of(student: nn.Module, part: str) -> list[nn.Parameter]:

@@ -28,7 +28,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, default_collate
 from mmengine.logging import MMLogger
 from mmpretrain.registry import MODELS, TRANSFORMS
-from tables import at_least_1, print_table, table_file, write_table
+from tables import at_least_1, print_table, table_file, weights_of_teachers, write_table
 from torch import Tensor, nn
 
 import serkd_mm  # noqa: F401  (registers the components, and reports a missing package)
@@ -229,10 +229,7 @@ def row_of(key: tuple, measured: list[dict[str, Tensor]]) -> dict:
 
 def title_of(args: argparse.Namespace, model: nn.Module, number: int) -> str:
     """What was measured, in words."""
-    weights = [
-        f'{name}: {"random weights" if teacher.config.weights is None else teacher.config.weights.shown}'
-        for name, teacher in model.teachers.items()
-    ]
+    weights = weights_of_teachers(model)
     if args.checkpoint or args.untrained_student:
         weights.insert(0, f'student: {args.checkpoint or "not trained"}')
     return f'Superpixels of {args.config}, {number} images ({", ".join(weights)})'

@@ -1,4 +1,4 @@
-"""What the tools for analysis share: their tables on the terminal and in files, and types of their flags."""
+"""What the tools for analysis share: their tables, words for the teachers, and types of their flags."""
 
 import argparse
 import json
@@ -11,9 +11,18 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 SUFFIXES = ('.md', '.json')
 WIDTH = 160  # Of a page that is not printed on a terminal.
+
+
+def weights_of_teachers(model: nn.Module) -> list[str]:
+    """Return the name and the weights of each teacher of a distiller, in words."""
+    return [
+        f'{name}: {"random weights" if teacher.config.weights is None else teacher.config.weights.shown}'
+        for name, teacher in model.teachers.items()
+    ]
 
 
 def at_least_1(text: str) -> int:

@@ -34,14 +34,12 @@ class Run:
         folder: Name of its work folder in the folder of the experiment.
         seed: Seed of the training.
         teacher: The run whose last checkpoint is the teacher. Default: None, without a teacher.
-        options: Settings of this run, in the format of ``--cfg-options``. Default: none.
     """
 
     config: Path
     folder: str
     seed: int
     teacher: 'Run | None' = None
-    options: tuple[str, ...] = ()
 
 
 class Experiment:
@@ -123,7 +121,7 @@ class Experiment:
 
     def _settings(self, run: Run) -> list[str]:
         """Settings of a run in addition to its config file."""
-        settings = [f'randomness.seed={run.seed}', *run.options, *self.options]
+        settings = [f'randomness.seed={run.seed}', *self.options]
         if self.data_root is not None:
             for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
                 settings.append(f'{loader}.dataset.data_root={self.data_root}')
@@ -134,7 +132,7 @@ class Experiment:
     def last_checkpoint(self, run: Run) -> Path:
         """Return the path of the last checkpoint of a run."""
         config = Config.fromfile(run.config)
-        config.merge_from_dict(parsed([*run.options, *self.options]))
+        config.merge_from_dict(parsed(self.options))
         return self.folder(run) / f'epoch_{config.train_cfg.max_epochs}.pth'
 
 
