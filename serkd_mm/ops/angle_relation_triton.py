@@ -1,10 +1,18 @@
 """The sums of :func:`serkd_mm.ops.angle_relation.blockwise_angle_sums` as one Triton kernel, for GPUs.
 
-A program owns some rows j of one image's squared distances and loops over all vertices i. It covers every k, so the sums
-over k are complete, no atomics are needed, and the result does not depend on the order in which programs run.
+A program is one warp. It owns some tokens j of one image and takes some tokens k at a time; for these it loops over all
+vertices i. Lanes lie along j and the tokens k in the registers of a lane, so a sum over k takes no exchange between lanes. The
+loss is added up in registers. Sums over k at (i, j) grow in memory that no other program writes: no atomics are needed, and the
+result does not depend on the order in which programs run. The tokens k are divided among ``_PARTS`` programs, whose sums are
+added at the end.
+
+Squared and inverse distance are stored side by side, padded with zeros to whole tiles, so that no load needs a mask and in
+float32 one load reads both. Padded angles have the cosine 0 on both sides and add nothing.
 
 Squared distances in float64 are read by two launches, so that the host does not wait for them: the first computes the images
 without close tokens in float32, the second all others in float64. The programs of the remaining images end at once.
+
+``tools/benchmarks/kernel_statistics.py`` counts the instructions of the kernel without a GPU; the tiles follow its table.
 """
 
 from contextlib import nullcontext
@@ -17,66 +25,83 @@ from torch import Tensor
 from .angle_relation import AngleSums
 from .squared_distances import has_close_tokens
 
-# Angles that a program holds at a time. Squared distances of both sides and one sum of this size live in its registers.
-_TILE_SIZE = 4096
-_MAX_ROWS = 16
+# Tokens j of a program and tokens k that it takes at a time: the first tile as often as it fits, the second for a rest that
+# fits it. With 16 angles a lane, the first costs fewer instructions for each angle, the second pads less.
+_TILES = ((64, 8), (32, 16))
+# Programs among which the tokens k are divided: a batch of a few images occupies a GPU.
+_PARTS = 4
 
 
-@triton.jit
+@triton.jit(do_not_specialize=['stride'])
 def _angle_sums_kernel(
-    student_ptr,  # (B, L, L) squared distances
-    teacher_ptr,  # (B, L, L) squared distances
-    inverse_ptr,  # (B, L, L) inverse distances of the student
-    teacher_inverse_ptr,  # (B, L, L)
-    huber_ptr,  # (B, L) Huber losses summed over i and k, at j
-    over_vertices_ptr,  # (B, L, L) sum_i w_ijk at (j, k)
-    over_ends_ptr,  # (B, L, L) sum_k w_ijk at (i, j)
-    slope_cosine_ptr,  # (B, L, L) sum_k h'_ijk c_ijk at (i, j)
+    student_ptr,  # (B, S, S, 2) squared and inverse distances; in float32 a pair is read as one int64
+    teacher_ptr,  # (B, S, S, 2)
+    huber_ptr,  # (B, P, S) Huber losses summed over i and k, at j
+    over_vertices_ptr,  # (B, S, S) sum_i w_ijk at (k, j)
+    over_ends_ptr,  # (B, P, S, S) sum_k w_ijk at (i, j)
+    slope_cosine_ptr,  # (B, P, S, S) sum_k h'_ijk c_ijk at (i, j)
     chosen_ptr,  # (B,) whether to compute an image
     num_tokens,  # L
+    stride,  # S, at least L; a hint that 16 divides it would put several j into one lane
+    first_j,  # of the first program
+    columns_of_part,  # tokens k of a program
     ROWS: tl.constexpr,  # tokens j of a program
-    COLUMNS: tl.constexpr,  # L rounded up to a power of two
+    COLUMNS: tl.constexpr,  # tokens k at a time
 ):
     if tl.load(chosen_ptr + tl.program_id(0)) == 0:
         return
-    dtype = student_ptr.dtype.element_ty
-    image = tl.program_id(0).to(tl.int64) * num_tokens * num_tokens
-    j = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
-    k = tl.arange(0, COLUMNS)
-    in_j, in_k = j < num_tokens, k < num_tokens
-    tile = image + j[:, None] * num_tokens + k[None, :]
-    in_tile = in_j[:, None] & in_k[None, :]
-    student = tl.load(student_ptr + tile, mask=in_tile, other=0.0)
-    teacher = tl.load(teacher_ptr + tile, mask=in_tile, other=0.0)
-    over_vertices = tl.zeros((ROWS, COLUMNS), dtype=dtype)
+    dtype = over_vertices_ptr.dtype.element_ty
+    image = tl.program_id(0).to(tl.int64) * stride * stride
+    part = (tl.program_id(0) * tl.num_programs(2) + tl.program_id(2)).to(tl.int64)
+    j = first_j + tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    ends = part * stride * stride + j
     huber = tl.zeros((ROWS,), dtype=dtype)
-    for i in range(num_tokens):
-        row = image + i * num_tokens
-        # Padded tokens have inverse distance 0: their cosines are 0 on both sides and add nothing.
-        r_j = tl.load(inverse_ptr + row + j, mask=in_j, other=0.0)
-        half_r_k = tl.load(inverse_ptr + row + k, mask=in_k, other=0.0) * 0.5
-        cosines = _cosines(student, student_ptr, row, j, k, in_j, in_k, r_j, half_r_k)
-        t_j = tl.load(teacher_inverse_ptr + row + j, mask=in_j, other=0.0)
-        half_t_k = tl.load(teacher_inverse_ptr + row + k, mask=in_k, other=0.0) * 0.5
-        difference = cosines - _cosines(teacher, teacher_ptr, row, j, k, in_j, in_k, t_j, half_t_k)
-        slope = tl.minimum(tl.maximum(difference, -1.0), 1.0)
-        slope = tl.where(difference == difference, slope, difference)  # noqa: PLR0124 (NaN, which tl.maximum drops)
-        huber += tl.sum(slope * (difference - 0.5 * slope), axis=1)
-        weights = slope * half_r_k[None, :] * r_j[:, None]
-        tl.store(over_ends_ptr + row + j, tl.sum(weights, axis=1), mask=in_j)
-        tl.store(slope_cosine_ptr + row + j, tl.sum(slope * cosines, axis=1), mask=in_j)
-        over_vertices += weights
-    tl.store(over_vertices_ptr + tile, over_vertices, mask=in_tile)
-    tl.store(huber_ptr + tl.program_id(0) * num_tokens + j, huber, mask=in_j)
+    begin = tl.program_id(2) * columns_of_part
+    for first in range(begin, tl.minimum(begin + columns_of_part, num_tokens), COLUMNS):
+        k = first + tl.arange(0, COLUMNS)
+        tile = image + k[:, None] * stride + j[None, :]
+        student, _ = _load_pair(student_ptr + tile, student_ptr + 2 * tile)
+        teacher, _ = _load_pair(teacher_ptr + tile, teacher_ptr + 2 * tile)
+        over_vertices = tl.zeros((COLUMNS, ROWS), dtype=dtype)
+        was_begun = tl.zeros((ROWS,), dtype=tl.int32) + first > begin
+        for i in range(num_tokens):
+            at_j, at_k = image + i * stride + j, image + i * stride + k
+            from_j, r_j = _load_pair(student_ptr + at_j, student_ptr + 2 * at_j)
+            from_k, r_k = _load_pair(student_ptr + at_k, student_ptr + 2 * at_k)
+            to_j, t_j = _load_pair(teacher_ptr + at_j, teacher_ptr + 2 * at_j)
+            to_k, t_k = _load_pair(teacher_ptr + at_k, teacher_ptr + 2 * at_k)
+            half_r_j, half_t_j = r_j * 0.5, t_j * 0.5
+            # Equal at (j, k) and (k, j) but for the products' rounding, as in `angle_relation._cosines`.
+            products = half_r_j[None, :] * r_k[:, None]
+            cosines = (from_j[None, :] + from_k[:, None] - student) * products
+            targets = (to_j[None, :] + to_k[:, None] - teacher) * half_t_j[None, :]
+            difference = cosines - targets * t_k[:, None]
+            slope = tl.minimum(tl.maximum(difference, -1.0), 1.0)
+            huber += tl.sum(slope * (difference - 0.5 * slope), axis=0)
+            over_vertices += slope * products
+            sums = tl.sum(slope * r_k[:, None], axis=0) * half_r_j
+            sums += tl.load(over_ends_ptr + ends + i * stride, mask=was_begun, other=0.0)
+            tl.store(over_ends_ptr + ends + i * stride, sums)
+            sums = tl.sum(slope * cosines, axis=0)
+            sums += tl.load(slope_cosine_ptr + ends + i * stride, mask=was_begun, other=0.0)
+            tl.store(slope_cosine_ptr + ends + i * stride, sums)
+        tl.store(over_vertices_ptr + tile, over_vertices)
+    tl.store(huber_ptr + part * stride + j, huber)
+    # tl.maximum drops NaN, so the slopes of NaN are finite; the loss is not. One entry of each sum marks the image.
+    is_nan = huber != huber  # noqa: PLR0124
+    tl.store(over_ends_ptr + ends, huber, mask=is_nan)
+    tl.store(slope_cosine_ptr + ends, huber, mask=is_nan)
+    tl.store(over_vertices_ptr + image + begin * stride + j, huber, mask=is_nan)
 
 
 @triton.jit
-def _cosines(squared, squared_ptr, row, j, k, in_j, in_k, r_j, half_r_k):
-    """Cosines (ROWS, COLUMNS) at vertex i, whose row of squared distances starts at ``row``, between tokens j and k."""
-    from_j = tl.load(squared_ptr + row + j, mask=in_j, other=0.0)
-    from_k = tl.load(squared_ptr + row + k, mask=in_k, other=0.0)
-    # Equal at (j, k) and (k, j), as in `angle_relation._cosines`.
-    return (from_j[:, None] + from_k[None, :] - squared) * r_j[:, None] * half_r_k[None, :]
+def _load_pair(words, numbers):
+    """The squared and the inverse distance: both halves of an int64 at ``words``, or two numbers at ``numbers``."""
+    if words.dtype.element_ty == tl.int64:
+        pair = tl.load(words)
+        return pair.to(tl.int32).to(tl.float32, bitcast=True), (pair >> 32).to(tl.int32).to(tl.float32, bitcast=True)
+    else:  # noqa: RET505 (a condition on types: Triton compiles one branch)
+        return tl.load(numbers), tl.load(numbers + 1)
 
 
 def angle_sums(student: Tensor, teacher: Tensor, inverse: Tensor, teacher_inverse: Tensor) -> AngleSums:
@@ -84,24 +109,53 @@ def angle_sums(student: Tensor, teacher: Tensor, inverse: Tensor, teacher_invers
 
     Of squared distances in float64, images without close tokens are computed in float32.
     """
-    inputs = [tensor.contiguous() for tensor in (student, teacher, inverse, teacher_inverse)]
-    huber = student.new_empty(student.shape[:2])
-    outputs = [huber, *(torch.empty_like(inputs[0]) for _ in range(3))]
-    if student.dtype == torch.float64:
-        close = has_close_tokens(student, teacher)
-        _launch([tensor.float() for tensor in inputs], outputs, ~close)
-        _launch(inputs, outputs, close)
-    else:
-        _launch(inputs, outputs, torch.ones(len(student), dtype=torch.bool, device=student.device))
-    return AngleSums(huber.sum(dim=1), *outputs[1:])
+    sides = ((student, inverse), (teacher, teacher_inverse))
+    if student.dtype != torch.float64:
+        return AngleSums(*_sums(sides, torch.ones(len(student), dtype=torch.bool, device=student.device)))
+    close = has_close_tokens(student, teacher)
+    of_others = _sums([[tensor.float() for tensor in side] for side in sides], ~close)
+    of_close = _sums(sides, close)
+    shaped = (close.view(-1, *[1] * (exact.ndim - 1)) for exact in of_close)
+    return AngleSums(*map(torch.where, shaped, of_close, of_others))
 
 
-def _launch(inputs: list[Tensor], outputs: list[Tensor], chosen: Tensor) -> None:
-    """Fill the outputs of the chosen images ``(B,)``, in the dtype of the inputs."""
-    batch, num_tokens, _ = inputs[0].shape
-    columns = triton.next_power_of_2(num_tokens)
-    rows = max(min(_MAX_ROWS, _TILE_SIZE // columns), 1)
+def row_blocks(num_tokens: int) -> list[tuple[int, int, int, int]]:
+    """The launches for a number of tokens: the first token j, the programs along j, and the two sides of their tile."""
+    (rows, columns), (rest_rows, rest_columns) = _TILES
+    whole, rest = divmod(num_tokens, rows)
+    if rest > rest_rows:
+        whole, rest = whole + 1, 0
+    blocks = [(0, whole, rows, columns), (whole * rows, min(rest, 1), rest_rows, rest_columns)]
+    return [block for block in blocks if block[1]]
+
+
+def _sums(sides: list[tuple[Tensor, Tensor]], chosen: Tensor) -> list[Tensor]:
+    """The four sums of the chosen images ``(B,)``, in the dtype of the sides; those of other images are arbitrary."""
+    batch, num_tokens, _ = sides[0][0].shape
+    blocks = row_blocks(num_tokens)
+    widest = max(columns for *_, columns in blocks)
+    of_part = triton.cdiv(triton.cdiv(num_tokens, _PARTS), widest) * widest
+    parts = triton.cdiv(num_tokens, of_part)
+    first, count, rows, _ = blocks[-1]
+    stride = first + count * rows
+    pairs = [_padded_pairs(side, stride) for side in sides]
+    shapes = [(batch, parts, stride), (batch, stride, stride), *[(batch, parts, stride, stride)] * 2]
+    huber, over_vertices, over_ends, slope_cosine = outputs = [sides[0][0].new_empty(shape) for shape in shapes]
+    chosen = chosen.to(torch.int8)
     with torch.cuda.device(chosen.device) if chosen.is_cuda else nullcontext():
-        _angle_sums_kernel[batch, triton.cdiv(num_tokens, rows)](
-            *inputs, *outputs, chosen.to(torch.int8), num_tokens, ROWS=rows, COLUMNS=columns, num_warps=8
-        )
+        for first, count, rows, columns in blocks:
+            _angle_sums_kernel[batch, count, parts](
+                *pairs, *outputs, chosen, num_tokens, stride, first, of_part, ROWS=rows, COLUMNS=columns, num_warps=1
+            )
+    inside = (..., slice(num_tokens), slice(num_tokens))
+    return [huber.sum(dim=(1, 2)), over_vertices[inside], *(sums[inside].sum(dim=1) for sums in (over_ends, slope_cosine))]
+
+
+def _padded_pairs(side: tuple[Tensor, Tensor], stride: int) -> Tensor:
+    """Squared and inverse distances of a side ``(B, stride, stride, 2)``; in float32 as int64 without the last dimension."""
+    squared, inverse = side
+    num_tokens = squared.shape[1]
+    pairs = squared.new_zeros(len(squared), stride, stride, 2)
+    pairs[:, :num_tokens, :num_tokens, 0] = squared
+    pairs[:, :num_tokens, :num_tokens, 1] = inverse
+    return pairs.view(torch.int64)[..., 0] if pairs.dtype == torch.float32 else pairs

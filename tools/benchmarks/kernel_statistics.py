@@ -1,0 +1,263 @@
+"""Instructions, registers and occupancy of the angle kernel, compiled ahead of time: no GPU is needed, and none is used.
+
+    python tools/benchmarks/kernel_statistics.py [--targets sm_80 sm_90] [--tokens 49 196] [--batch 128] [--out FILE.md|FILE.json]
+
+Instructions are those of the innermost loop, over the vertices, divided by the angles of its tile: padded angles count as angles.
+Beside it stands the count for each of the B x L^3 angles of the loss, to which padded angles add.
+
+Occupancy: programs on a multiprocessor / most warps, where programs are limited by registers (allocated by 256 for a warp, a
+quarter of the file for each of four schedulers), by shared memory (1 KiB reserved for each program from sm_80), by the most
+programs and by the most warps; see ``LIMITS``.
+
+The times are estimates and not measurements. The time is the largest of: instructions issued, float32 arithmetic, and
+instructions that access memory, each at the rate of the hardware, divided by ``EFFICIENCY``; the bounds by memory and by
+arithmetic are those of reading and writing every number once, and of 15 operations for each angle without padding.
+"""
+
+import argparse
+import json
+import math
+import os
+import re
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+os.environ.pop('TRITON_INTERPRET', None)  # The interpreter replaces the functions that are compiled here.
+os.environ.setdefault('TRITON_DEFAULT_FP_FUSION', '1')
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from serkd_mm.ops import angle_relation_triton
+
+EFFICIENCY = 0.6  # An assumption: no kernel issues an instruction in every cycle.
+OPERATIONS = 15  # Float32 operations for an angle: 4 and 4 for the cosines, 2 for the slope, 2 for the loss, 3 for the sums.
+
+
+class Limits(NamedTuple):
+    """Of one multiprocessor: most warps, most programs, bytes of shared memory."""
+
+    warps: int
+    programs: int
+    shared: int
+
+
+class Device(NamedTuple):
+    """A GPU: target, multiprocessors, GHz, float32 instructions of warps a cycle and multiprocessor, GB/s."""
+
+    target: str
+    processors: int
+    clock: float
+    arithmetic: int
+    bandwidth: float
+
+
+# CUDA C++ Programming Guide, technical specifications by compute capability. All have 65,536 registers.
+LIMITS = {
+    'sm_75': Limits(32, 16, 64 * 1024),
+    'sm_80': Limits(64, 32, 164 * 1024),
+    'sm_86': Limits(48, 16, 100 * 1024),
+    'sm_89': Limits(48, 24, 100 * 1024),
+    'sm_90': Limits(64, 32, 228 * 1024),
+    'sm_100': Limits(64, 32, 228 * 1024),
+}
+DEVICES = {
+    'A100': Device('sm_80', 108, 1.41, 2, 1555),
+    'H100': Device('sm_90', 132, 1.755, 4, 3350),
+}
+KINDS = {
+    'arithmetic': r'F(ADD|MUL|FMA|MNMX|SETP|SEL|CHK)|D(ADD|MUL|FMA|SETP|MNMX)|MUFU|v_(pk_)?(add|sub|mul|fma|fmac|min|max|med3)\w*_f',
+    'shuffles': r'SHFL|ds_bpermute|ds_swizzle|v_permlane|v_mov_b32_dpp|v_\w+_dpp',
+    'memory': r'LD|ST|RED|ATOM|global_|buffer_|flat_|scratch_|ds_|s_load',
+    'barriers': r'BAR|WARPSYNC|s_barrier',
+}
+TARGETS = [*LIMITS, 'gfx942']
+HEADINGS = {
+    'target': 'target',
+    'tokens': 'tokens',
+    'tile': 'tile',
+    'registers': 'registers',
+    'spills, bytes': 'spills',
+    'shared memory, bytes': 'shared',
+    'occupancy': 'occupancy',
+    'instructions an angle': 'instructions',
+    **{kind: kind for kind in KINDS},
+    'other': 'other',
+    'an angle of the B x L^3': 'real',
+}
+
+
+def compile_kernel(target: str, rows: int, columns: int, dtype: str = 'fp32') -> Any:
+    """Compile the kernel for a target such as 'sm_90' or 'gfx942'."""
+    kernel = angle_relation_triton._angle_sums_kernel
+    pairs = '*i64' if dtype == 'fp32' else f'*{dtype}'
+    types = {name: f'*{dtype}' if name.endswith('_ptr') else 'i32' for name in kernel.arg_names}
+    types |= {'student_ptr': pairs, 'teacher_ptr': pairs, 'chosen_ptr': '*i8', 'ROWS': 'constexpr', 'COLUMNS': 'constexpr'}
+    aligned = {(place,): [['tt.divisibility', 16]] for place, name in enumerate(kernel.arg_names) if name.endswith('_ptr')}
+    source = ASTSource(kernel, types, constexprs={'ROWS': rows, 'COLUMNS': columns}, attrs=aligned)
+    number = target.partition('_')[2]
+    goal = GPUTarget('cuda', int(number), 32) if number else GPUTarget('hip', target, 64)
+    return triton.compile(source, target=goal, options={'num_warps': 1})
+
+
+def statistics(compiled: Any, target: str, rows: int, columns: int, folder: Path, warps: int = 1) -> dict[str, Any]:
+    """Registers, spills, shared memory, occupancy, and instructions an angle by kind, of a compiled kernel."""
+    lanes = (32 if target in LIMITS else 64) * warps
+    shared = compiled.metadata.shared
+    if target in LIMITS:
+        registers, spills, instructions = _of_cubin(compiled.asm['cubin'], folder / f'{target}.cubin')
+        occupancy = nvidia_occupancy(LIMITS[target], registers, shared, warps)
+    else:
+        registers, spills, instructions = _of_amd(compiled.asm['amdgcn'])
+        occupancy = min(512 // (8 * math.ceil(registers / 8)), 8) / 8  # 512 registers for the waves of a SIMD, 8 at most.
+    loop = innermost_loop(instructions)
+    # Two sums are stored for every token j and vertex: how often the compiler has unrolled the loop.
+    stores = sum(name.startswith(('STG', 'global_store')) for name in loop)
+    unrolled = max(round(stores / (2 * max(rows // lanes, 1))), 1)
+    kinds = Counter(next((kind for kind, names in KINDS.items() if re.match(names, name)), 'other') for name in loop)
+    angles = unrolled * rows * columns / lanes
+    counts = {kind: kinds[kind] / angles for kind in [*KINDS, 'other']}
+    found = {'registers': registers, 'spills': spills, 'shared': shared, 'occupancy': occupancy}
+    return {**found, 'instructions': len(loop) / angles, **counts}
+
+
+def nvidia_occupancy(limits: Limits, registers: int, shared: int, warps: int) -> float:
+    """Share of the most warps that fit a multiprocessor; the formula is in the module's docstring."""
+    by_registers = 4 * (65536 // 4 // (256 * math.ceil(registers * 32 / 256))) // warps
+    by_shared = limits.shared // (shared + 1024)
+    return min(by_registers, by_shared, limits.programs, limits.warps // warps) * warps / limits.warps
+
+
+def innermost_loop(instructions: list[tuple[int, str, int | None]]) -> list[str]:
+    """The names of the instructions of the longest loop without loops, of (address, name, address of a jump)."""
+    loops = [(to, at) for at, _, to in instructions if to is not None and to < at]
+    inner = [
+        (begin, end) for begin, end in loops
+        if not any(begin <= b and e <= end and (b, e) != (begin, end) for b, e in loops)
+    ]  # fmt: skip
+    begin, end = max(inner, key=lambda loop: loop[1] - loop[0])
+    return [name for at, name, _ in instructions if begin <= at <= end]
+
+
+def _of_cubin(cubin: bytes, path: Path) -> tuple[int, int, list]:
+    """Registers, bytes of spills and instructions of a cubin, from Triton's own cuobjdump."""
+    path.write_bytes(cubin)
+    tool = Path(triton.__file__).parent / 'backends' / 'nvidia' / 'bin' / 'cuobjdump'
+    usage, code = (
+        subprocess.run([tool, flag, path], capture_output=True, text=True, check=True).stdout for flag in ('-res-usage', '-sass')
+    )
+    registers, spills = (int(re.search(rf'{name}:(\d+)', usage)[1]) for name in ('REG', 'STACK'))
+    found = []
+    for address, text in re.findall(r'/\*([0-9a-f]{4,5})\*/\s+(?:@!?U?P\w+\s+)?(.*?)\s*;', code):
+        jump = re.match(r'BRA.*?0x([0-9a-f]+)', text)
+        found.append((int(address, 16), text.split()[0], int(jump[1], 16) if jump else None))
+    return registers, spills, found
+
+
+def _of_amd(code: str) -> tuple[int, int, list]:
+    """Vector registers, spilled registers and instructions of AMD's assembly; an address is the number of a line."""
+    registers, spills = (int(re.search(rf'\.{name}:\s+(\d+)', code)[1]) for name in ('vgpr_count', 'vgpr_spill_count'))
+    lines = [line.split(';')[0].strip() for line in code.partition('.section')[0].splitlines()]
+    labels = {line[:-1]: number for number, line in enumerate(lines) if line.endswith(':')}
+    found = []
+    for number, line in enumerate(lines):
+        words = line.split()
+        if words and not line.endswith(':') and not line.startswith('.'):
+            found.append((number, words[0], labels.get(words[-1]) if 'branch' in words[0] else None))
+    return registers, spills, found
+
+
+def of_tokens(num_tokens: int, by_tile: dict[tuple[int, int], dict[str, Any]]) -> dict[str, Any]:
+    """Combine the statistics of the tiles that a number of tokens is computed with: counts weighted by their angles."""
+    angles = {
+        (rows, columns): count * rows * math.ceil(num_tokens / columns) * columns
+        for _, count, rows, columns in angle_relation_triton.row_blocks(num_tokens)
+    }
+    total = sum(angles.values())
+    found = {name: max(by_tile[tile][name] for tile in angles) for name in ('registers', 'spills', 'shared')}
+    found['occupancy'] = min(by_tile[tile]['occupancy'] for tile in angles)
+    for name in ('instructions', *KINDS, 'other'):
+        found[name] = sum(by_tile[tile][name] * number for tile, number in angles.items()) / total
+    found['padding'] = total / num_tokens**2
+    found['real'] = found['instructions'] * found['padding']
+    found['tile'] = ' + '.join(f'{rows} x {columns}' for rows, columns in angles)
+    return found
+
+
+def estimate(device: Device, found: dict[str, Any], num_tokens: int, batch: int) -> dict[str, float]:
+    """Estimated milliseconds for a batch, and the bounds by memory and by arithmetic; see the module's docstring."""
+    angles = batch * num_tokens**3
+    blocks = angle_relation_triton.row_blocks(num_tokens)
+    programs = batch * angle_relation_triton._PARTS * sum(count for _, count, *_ in blocks)
+    busy = min(programs / (4 * device.processors), 1) * device.processors * device.clock * 1e9
+    warp_angles = angles * found['padding'] / 32
+    cycles = max(found['instructions'] / 4, found['arithmetic'] / device.arithmetic, found['memory'])
+    stride = blocks[-1][0] + blocks[-1][1] * blocks[-1][2]
+    numbers = batch * stride**2 * (4 + 1 + 2 * angle_relation_triton._PARTS)
+    return {
+        'milliseconds': 1e3 * warp_angles * cycles / busy / EFFICIENCY,
+        'memory_bound': 1e3 * 4 * numbers / device.bandwidth / 1e9,
+        'arithmetic_bound': 1e3 * angles * OPERATIONS / (32 * device.arithmetic * device.processors * device.clock * 1e9),
+    }
+
+
+def collect(targets: list[str], tokens: list[int], dtype: str, folder: Path) -> list[dict[str, Any]]:
+    """The rows of the table; a target that Triton does not compile for has the key 'failed'."""
+    tiles = sorted({tuple(block[2:]) for number in tokens for block in angle_relation_triton.row_blocks(number)})
+    results = []
+    for target in targets:
+        try:
+            by_tile = {tile: statistics(compile_kernel(target, *tile, dtype), target, *tile, folder) for tile in tiles}
+        except Exception as error:  # Compilers and assemblers raise errors of their own.
+            results.append({'target': target, 'failed': f'{type(error).__name__}: {str(error).strip()[:200]}'})
+            continue
+        results += [{'target': target, 'tokens': number, **of_tokens(number, by_tile)} for number in tokens]
+        print(f'{target}: compiled', flush=True)
+    return results
+
+
+def table(results: list[dict[str, Any]], batch: int) -> str:
+    """Two Markdown tables: the counts, and the estimated times; a note for each target that was not compiled."""
+    found = [one for one in results if 'failed' not in one]
+    lines = ['| ' + ' | '.join(HEADINGS) + ' |', '|' + ' --- |' * len(HEADINGS)]
+    for one in found:
+        cells = [f'{one[name]:.1f}' if isinstance(one[name], float) else str(one[name]) for name in HEADINGS.values()]
+        cells[6] = f'{100 * one["occupancy"]:.0f} %'
+        lines.append('| ' + ' | '.join(cells) + ' |')
+    names = ['GPU', 'tokens', 'images', 'estimated time, ms', 'bound by memory, ms', 'bound by arithmetic, ms']
+    lines += ['', 'Estimates, not measurements:', '', f'| {" | ".join(names)} |', '|' + ' --- |' * len(names)]
+    for name, device in DEVICES.items():
+        for one in found:
+            if one['target'] == device.target:
+                times = ' | '.join(f'{time:.3f}' for time in estimate(device, one, one['tokens'], batch).values())
+                lines.append(f'| {name} | {one["tokens"]} | {batch} | {times} |')
+    lines += ['', *(f'Not compiled for {one["target"]}: {one["failed"]}' for one in results if 'failed' in one)]
+    return '\n'.join(lines).strip() + '\n'
+
+
+def main() -> None:
+    """Compile, print and save the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--targets', nargs='+', choices=TARGETS, default=TARGETS)
+    parser.add_argument('--tokens', nargs='+', type=int, default=[49, 64, 196], help='default: 49 64 196')
+    parser.add_argument('--batch', type=int, default=128, help='images of the estimated times; default: 128')
+    parser.add_argument('--dtype', choices=['fp32', 'fp64'], default='fp32', help='fp64: the form for close tokens')
+    parser.add_argument('--out', type=Path, help='file of the tables (.md), or of the numbers (.json)')
+    args = parser.parse_args()
+    about = {'triton': triton.__version__, 'dtype': args.dtype, 'date': time.strftime('%Y-%m-%d'), 'estimate': True}
+    with TemporaryDirectory() as folder:
+        results = collect(args.targets, args.tokens, args.dtype, Path(folder))
+    text = ', '.join(f'{name}: {value}' for name, value in about.items()) + '\n\n' + table(results, args.batch)
+    print(text)
+    if args.out:
+        numbers = json.dumps({'about': about, 'results': results}, indent=1) + '\n'
+        args.out.write_text(numbers if args.out.suffix == '.json' else text)
+
+
+if __name__ == '__main__':
+    main()
