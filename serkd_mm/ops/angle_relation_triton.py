@@ -55,17 +55,19 @@ def _angle_sums_kernel(
     part = (tl.program_id(0) * tl.num_programs(2) + tl.program_id(2)).to(tl.int64)
     j = first_j + tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     ends = part * stride * stride + j
+    # Not added to `first`, so that the addresses of all k differ by constants.
+    k = tl.arange(0, COLUMNS)
     huber = tl.zeros((ROWS,), dtype=dtype)
     begin = tl.program_id(2) * columns_of_part
     for first in range(begin, tl.minimum(begin + columns_of_part, num_tokens), COLUMNS):
-        k = first + tl.arange(0, COLUMNS)
-        tile = image + k[:, None] * stride + j[None, :]
+        tile = image + first * stride + k[:, None] * stride + j[None, :]
         student, _ = _load_pair(student_ptr + tile, student_ptr + 2 * tile)
         teacher, _ = _load_pair(teacher_ptr + tile, teacher_ptr + 2 * tile)
         over_vertices = tl.zeros((COLUMNS, ROWS), dtype=dtype)
-        was_begun = tl.zeros((ROWS,), dtype=tl.int32) + first > begin
+        is_begun = tl.zeros((ROWS,), dtype=tl.int32) + first > begin
         for i in range(num_tokens):
-            at_j, at_k = image + i * stride + j, image + i * stride + k
+            row = image + i * stride
+            at_j, at_k = row + j, (row + first) + k
             from_j, r_j = _load_pair(student_ptr + at_j, student_ptr + 2 * at_j)
             from_k, r_k = _load_pair(student_ptr + at_k, student_ptr + 2 * at_k)
             to_j, t_j = _load_pair(teacher_ptr + at_j, teacher_ptr + 2 * at_j)
@@ -80,10 +82,10 @@ def _angle_sums_kernel(
             huber += tl.sum(slope * (difference - 0.5 * slope), axis=0)
             over_vertices += slope * products
             sums = tl.sum(slope * r_k[:, None], axis=0) * half_r_j
-            sums += tl.load(over_ends_ptr + ends + i * stride, mask=was_begun, other=0.0)
+            sums += tl.load(over_ends_ptr + ends + i * stride, mask=is_begun, other=0.0)
             tl.store(over_ends_ptr + ends + i * stride, sums)
             sums = tl.sum(slope * cosines, axis=0)
-            sums += tl.load(slope_cosine_ptr + ends + i * stride, mask=was_begun, other=0.0)
+            sums += tl.load(slope_cosine_ptr + ends + i * stride, mask=is_begun, other=0.0)
             tl.store(slope_cosine_ptr + ends + i * stride, sums)
         tl.store(over_vertices_ptr + tile, over_vertices)
     tl.store(huber_ptr + part * stride + j, huber)
@@ -137,7 +139,7 @@ def _sums(sides: list[tuple[Tensor, Tensor]], chosen: Tensor) -> list[Tensor]:
     of_part = triton.cdiv(triton.cdiv(num_tokens, _PARTS), widest) * widest
     parts = triton.cdiv(num_tokens, of_part)
     first, count, rows, _ = blocks[-1]
-    stride = first + count * rows
+    stride = max(first + count * rows, triton.cdiv(num_tokens, widest) * widest)
     pairs = [_padded_pairs(side, stride) for side in sides]
     shapes = [(batch, parts, stride), (batch, stride, stride), *[(batch, parts, stride, stride)] * 2]
     huber, over_vertices, over_ends, slope_cosine = outputs = [sides[0][0].new_empty(shape) for shape in shapes]
@@ -148,7 +150,8 @@ def _sums(sides: list[tuple[Tensor, Tensor]], chosen: Tensor) -> list[Tensor]:
                 *pairs, *outputs, chosen, num_tokens, stride, first, of_part, ROWS=rows, COLUMNS=columns, num_warps=1
             )
     inside = (..., slice(num_tokens), slice(num_tokens))
-    return [huber.sum(dim=(1, 2)), over_vertices[inside], *(sums[inside].sum(dim=1) for sums in (over_ends, slope_cosine))]
+    losses = huber[..., :num_tokens].sum(dim=(1, 2))
+    return [losses, over_vertices[inside], *(sums[inside].sum(dim=1) for sums in (over_ends, slope_cosine))]
 
 
 def _padded_pairs(side: tuple[Tensor, Tensor], stride: int) -> Tensor:

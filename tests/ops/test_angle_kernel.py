@@ -1,9 +1,12 @@
 """The sums over angles, block by block and by the Triton kernel: values, NaN, and which of the two computes them."""
 
+import json
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
+from builders import REPOSITORY, run_python
 from relations import (
     DEVICE,
     LOSSES,
@@ -18,13 +21,17 @@ from relations import (
 from serkd_mm.ops import angle_relation, angle_relation_loss
 
 
+# Tiles of the kernel: several programs and a narrower rest; one program for all tokens.
+TILES = [((8, 2), (2, 4)), ((64, 8), (32, 16))]
+
+
 @NEEDS_TRITON
-@pytest.mark.parametrize('tile_size', [16, 4096])
+@pytest.mark.parametrize('tiles', TILES)
 @pytest.mark.parametrize('num_tokens', [3, 16, 17])
-def test_triton_loss_does_not_depend_on_tile_size(tile_size, num_tokens, monkeypatch):
+def test_triton_loss_does_not_depend_on_tiles(tiles, num_tokens, monkeypatch):
     from serkd_mm.ops import angle_relation_triton  # noqa: PLC0415 (Triton is not installed everywhere)
 
-    monkeypatch.setattr(angle_relation_triton, '_TILE_SIZE', tile_size)
+    monkeypatch.setattr(angle_relation_triton, '_TILES', tiles)
     student, teacher = tokens(2, num_tokens, 8), tokens(2, num_tokens, 5, seed=1)
     expected = value_and_gradient(angle_relation_loss, student, teacher)
     for actual, wanted in zip(value_and_gradient(triton_angle_loss, student, teacher), expected, strict=True):
@@ -132,10 +139,45 @@ def test_blockwise_angle_sums_equal_plain_sums(num_tokens, block_size, dtype, rt
 
 
 @NEEDS_TRITON
-@pytest.mark.parametrize('tile_size', [16, 4096])
-@pytest.mark.parametrize('num_tokens', [5, 8, 13])
-def test_triton_angle_sums_equal_plain_sums(num_tokens, tile_size, monkeypatch):
+@pytest.mark.parametrize('tiles', TILES)
+@pytest.mark.parametrize('parts', [1, 4])
+@pytest.mark.parametrize('num_tokens', [5, 9, 13])
+def test_triton_angle_sums_equal_plain_sums(num_tokens, parts, tiles, monkeypatch):
     from serkd_mm.ops import angle_relation_triton  # noqa: PLC0415 (Triton is not installed everywhere)
 
-    monkeypatch.setattr(angle_relation_triton, '_TILE_SIZE', tile_size)
+    monkeypatch.setattr(angle_relation_triton, '_TILES', tiles)
+    monkeypatch.setattr(angle_relation_triton, '_PARTS', parts)
     assert_angle_sums(angle_relation_triton.angle_sums, num_tokens, torch.float32, DEVICE, rtol=1e-5)
+
+
+@NEEDS_TRITON
+def test_kernel_is_deterministic_and_chooses_precision_by_image():
+    from serkd_mm.ops.angle_relation_triton import angle_sums  # noqa: PLC0415 (Triton is not installed everywhere)
+
+    points = tokens(2, 9, 3, dtype=torch.float64)
+    points[1, 8] = points[1, 0] + 1e-4  # Close, so this image is computed in float64.
+    squared = (points[:, :, None] - points[:, None]).square().sum(dim=3)
+    inverse = torch.where(squared > 0, squared**-0.5, 0.0)
+    sides = [squared.to(DEVICE), squared.sqrt().to(DEVICE), inverse.to(DEVICE), inverse.sqrt().to(DEVICE)]
+    first, second = (angle_sums(*sides) for _ in range(2))
+    expected = angle_relation.blockwise_angle_sums(*sides)
+    for one, again, wanted in zip(first, second, expected, strict=True):
+        assert torch.equal(one, again)
+        for image, rtol in ((0, 1e-5), (1, 1e-12)):
+            assert_close(one[image].cpu(), wanted[image].cpu(), rtol, floor=1e-12)
+
+
+@pytest.mark.slow
+def test_kernel_compiles_for_each_target_within_its_bars(tmp_path):
+    triton = pytest.importorskip('triton')
+    if not (Path(triton.__file__).parent / 'backends' / 'nvidia' / 'bin' / 'ptxas').is_file():
+        pytest.skip('this Triton has no compiler for NVIDIA GPUs')
+    out, tool = tmp_path / 'statistics.json', REPOSITORY / 'tools' / 'benchmarks' / 'kernel_statistics.py'
+    run_python(tool, '--tokens', '49', '196', '--out', out, TRITON_CACHE_DIR=str(tmp_path / 'cache'))
+    found = [one for one in json.loads(out.read_text())['results'] if one['target'].startswith('sm_')]
+    compiled = [one for one in found if 'failed' not in one]
+    assert {'sm_75', 'sm_80', 'sm_86', 'sm_89', 'sm_90'} <= {one['target'] for one in compiled}
+    for one in compiled:
+        assert one['spills'] == 0
+        assert one['occupancy'] >= 1 / 4
+        assert one['instructions'] <= {49: 32, 196: 25}[one['tokens']]
