@@ -53,21 +53,21 @@ def _angle_sums_kernel(
     dtype = over_vertices_ptr.dtype.element_ty
     image = tl.program_id(0).to(tl.int64) * stride * stride
     part = (tl.program_id(0) * tl.num_programs(2) + tl.program_id(2)).to(tl.int64)
-    j = first_j + tl.program_id(1) * ROWS + tl.arange(0, ROWS)
-    ends = part * stride * stride + j
-    # Not added to `first`, so that the addresses of all k differ by constants.
-    k = tl.arange(0, COLUMNS)
+    # From the first of the program and of the loop: not added to them, so that addresses differ by constants.
+    j, k = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
+    first_j += tl.program_id(1) * ROWS
+    ends = part * stride * stride + first_j
     huber = tl.zeros((ROWS,), dtype=dtype)
     begin = tl.program_id(2) * columns_of_part
     for first in range(begin, tl.minimum(begin + columns_of_part, num_tokens), COLUMNS):
-        tile = image + first * stride + k[:, None] * stride + j[None, :]
+        tile = image + first * stride + first_j + k[:, None] * stride + j[None, :]
         student, _ = _load_pair(student_ptr + tile, student_ptr + 2 * tile)
         teacher, _ = _load_pair(teacher_ptr + tile, teacher_ptr + 2 * tile)
         over_vertices = tl.zeros((COLUMNS, ROWS), dtype=dtype)
         is_begun = tl.zeros((ROWS,), dtype=tl.int32) + first > begin
         for i in range(num_tokens):
             row = image + i * stride
-            at_j, at_k = row + j, (row + first) + k
+            at_j, at_k = (row + first_j) + j, (row + first) + k
             from_j, r_j = _load_pair(student_ptr + at_j, student_ptr + 2 * at_j)
             from_k, r_k = _load_pair(student_ptr + at_k, student_ptr + 2 * at_k)
             to_j, t_j = _load_pair(teacher_ptr + at_j, teacher_ptr + 2 * at_j)
@@ -82,18 +82,13 @@ def _angle_sums_kernel(
             huber += tl.sum(slope * (difference - 0.5 * slope), axis=0)
             over_vertices += slope * products
             sums = tl.sum(slope * r_k[:, None], axis=0) * half_r_j
-            sums += tl.load(over_ends_ptr + ends + i * stride, mask=is_begun, other=0.0)
-            tl.store(over_ends_ptr + ends + i * stride, sums)
+            sums += tl.load(over_ends_ptr + (ends + i * stride) + j, mask=is_begun, other=0.0)
+            tl.store(over_ends_ptr + (ends + i * stride) + j, sums)
             sums = tl.sum(slope * cosines, axis=0)
-            sums += tl.load(slope_cosine_ptr + ends + i * stride, mask=is_begun, other=0.0)
-            tl.store(slope_cosine_ptr + ends + i * stride, sums)
+            sums += tl.load(slope_cosine_ptr + (ends + i * stride) + j, mask=is_begun, other=0.0)
+            tl.store(slope_cosine_ptr + (ends + i * stride) + j, sums)
         tl.store(over_vertices_ptr + tile, over_vertices)
-    tl.store(huber_ptr + part * stride + j, huber)
-    # tl.maximum drops NaN, so the slopes of NaN are finite; the loss is not. One entry of each sum marks the image.
-    is_nan = huber != huber  # noqa: PLR0124
-    tl.store(over_ends_ptr + ends, huber, mask=is_nan)
-    tl.store(slope_cosine_ptr + ends, huber, mask=is_nan)
-    tl.store(over_vertices_ptr + image + begin * stride + j, huber, mask=is_nan)
+    tl.store(huber_ptr + (part * stride + first_j) + j, huber)
 
 
 @triton.jit
@@ -151,7 +146,9 @@ def _sums(sides: list[tuple[Tensor, Tensor]], chosen: Tensor) -> list[Tensor]:
             )
     inside = (..., slice(num_tokens), slice(num_tokens))
     losses = huber[..., :num_tokens].sum(dim=(1, 2))
-    return [losses, over_vertices[inside], *(sums[inside].sum(dim=1) for sums in (over_ends, slope_cosine))]
+    # tl.maximum drops NaN, so the slopes of NaN are finite. The losses are not.
+    marks = losses.masked_fill(~losses.isnan(), 0.0)[:, None, None]
+    return [losses, over_vertices[inside] + marks, *(s[inside].sum(dim=1).add_(marks) for s in (over_ends, slope_cosine))]
 
 
 def _padded_pairs(side: tuple[Tensor, Tensor], stride: int) -> Tensor:
