@@ -26,8 +26,9 @@ from .angle_relation import AngleSums
 from .squared_distances import has_close_tokens
 
 # Tokens j of a program and tokens k that it takes at a time: the first tile as often as it fits, the second for a rest that
-# fits it. With 16 angles a lane, the first costs fewer instructions for each angle, the second pads less.
-_TILES = ((64, 8), (32, 16))
+# fits it. The first costs fewer instructions for each angle, the second pads less. Of more angles a lane, the registers of a
+# multiprocessor would hold less than a quarter of its warps.
+_TILES = ((64, 8), (32, 8))
 # Programs among which the tokens k are divided: a batch of a few images occupies a GPU.
 _PARTS = 4
 
@@ -61,17 +62,18 @@ def _angle_sums_kernel(
     begin = tl.program_id(2) * columns_of_part
     for first in range(begin, tl.minimum(begin + columns_of_part, num_tokens), COLUMNS):
         tile = image + first * stride + first_j + k[:, None] * stride + j[None, :]
-        student, _ = _load_pair(student_ptr + tile, student_ptr + 2 * tile)
-        teacher, _ = _load_pair(teacher_ptr + tile, teacher_ptr + 2 * tile)
+        student, _ = _load_pair(student_ptr, 0, tile)
+        teacher, _ = _load_pair(teacher_ptr, 0, tile)
         over_vertices = tl.zeros((COLUMNS, ROWS), dtype=dtype)
         is_begun = tl.zeros((ROWS,), dtype=tl.int32) + first > begin
         for i in range(num_tokens):
             row = image + i * stride
-            at_j, at_k = (row + first_j) + j, (row + first) + k
-            from_j, r_j = _load_pair(student_ptr + at_j, student_ptr + 2 * at_j)
-            from_k, r_k = _load_pair(student_ptr + at_k, student_ptr + 2 * at_k)
-            to_j, t_j = _load_pair(teacher_ptr + at_j, teacher_ptr + 2 * at_j)
-            to_k, t_k = _load_pair(teacher_ptr + at_k, teacher_ptr + 2 * at_k)
+            from_j, r_j = _load_pair(student_ptr, row + first_j, j)
+            from_k, r_k = _load_pair(student_ptr, row + first, k)
+            # Loads of the teacher's numbers do not move above this: both at once take more registers than 16 warps have.
+            tl.debug_barrier()
+            to_j, t_j = _load_pair(teacher_ptr, row + first_j, j)
+            to_k, t_k = _load_pair(teacher_ptr, row + first, k)
             half_r_j, half_t_j = r_j * 0.5, t_j * 0.5
             # Equal at (j, k) and (k, j) but for the products' rounding, as in `angle_relation._cosines`.
             products = half_r_j[None, :] * r_k[:, None]
@@ -82,22 +84,23 @@ def _angle_sums_kernel(
             huber += tl.sum(slope * (difference - 0.5 * slope), axis=0)
             over_vertices += slope * products
             sums = tl.sum(slope * r_k[:, None], axis=0) * half_r_j
-            sums += tl.load(over_ends_ptr + (ends + i * stride) + j, mask=is_begun, other=0.0)
-            tl.store(over_ends_ptr + (ends + i * stride) + j, sums)
+            sums += tl.load((over_ends_ptr + ends + i * stride) + j, mask=is_begun, other=0.0)
+            tl.store((over_ends_ptr + ends + i * stride) + j, sums)
             sums = tl.sum(slope * cosines, axis=0)
-            sums += tl.load(slope_cosine_ptr + (ends + i * stride) + j, mask=is_begun, other=0.0)
-            tl.store(slope_cosine_ptr + (ends + i * stride) + j, sums)
+            sums += tl.load((slope_cosine_ptr + ends + i * stride) + j, mask=is_begun, other=0.0)
+            tl.store((slope_cosine_ptr + ends + i * stride) + j, sums)
         tl.store(over_vertices_ptr + tile, over_vertices)
     tl.store(huber_ptr + (part * stride + first_j) + j, huber)
 
 
 @triton.jit
-def _load_pair(words, numbers):
-    """The squared and the inverse distance: both halves of an int64 at ``words``, or two numbers at ``numbers``."""
-    if words.dtype.element_ty == tl.int64:
-        pair = tl.load(words)
+def _load_pair(pairs, first, offsets):
+    """The squared and the inverse distance of pairs: both halves of an int64, or two numbers."""
+    if pairs.dtype.element_ty == tl.int64:
+        pair = tl.load((pairs + first) + offsets)
         return pair.to(tl.int32).to(tl.float32, bitcast=True), (pair >> 32).to(tl.int32).to(tl.float32, bitcast=True)
-    else:  # noqa: RET505 (a condition on types: Triton compiles one branch)
+    else:
+        numbers = (pairs + 2 * first) + 2 * offsets
         return tl.load(numbers), tl.load(numbers + 1)
 
 

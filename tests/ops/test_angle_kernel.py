@@ -20,9 +20,8 @@ from relations import (
 
 from serkd_mm.ops import angle_relation, angle_relation_loss
 
-
 # Tiles of the kernel: several programs and a narrower rest; one program for all tokens.
-TILES = [((8, 2), (2, 4)), ((64, 8), (32, 16))]
+TILES = [((8, 4), (4, 8)), ((64, 8), (32, 8))]
 
 
 @NEEDS_TRITON

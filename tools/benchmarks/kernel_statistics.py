@@ -149,7 +149,8 @@ def _of_cubin(cubin: bytes, path: Path) -> tuple[int, int, list]:
     path.write_bytes(cubin)
     tool = Path(triton.__file__).parent / 'backends' / 'nvidia' / 'bin' / 'cuobjdump'
     usage, code = (
-        subprocess.run([tool, flag, path], capture_output=True, text=True, check=True).stdout for flag in ('-res-usage', '-sass')
+        subprocess.run([tool, flag, path], capture_output=True, text=True, check=True).stdout
+        for flag in ('-res-usage', '-sass')
     )
     registers, spills = (int(re.search(rf'{name}:(\d+)', usage)[1]) for name in ('REG', 'STACK'))
     found = []
