@@ -1,10 +1,10 @@
 """The sums of :func:`serkd_mm.ops.angle_relation.blockwise_angle_sums` as one Triton kernel, for GPUs.
 
 A program is one warp. It owns some tokens j of one image and takes some tokens k at a time; for these it loops over all
-vertices i. Lanes lie along j and the tokens k in the registers of a lane, so a sum over k takes no exchange between lanes. The
-loss is added up in registers. Sums over k at (i, j) grow in memory that no other program writes: no atomics are needed, and the
-result does not depend on the order in which programs run. The tokens k are divided among ``_PARTS`` programs, whose sums are
-added at the end.
+vertices i. Lanes lie along j and the tokens k in the registers of a lane, so a sum over k takes no exchange between lanes.
+The loss is added up in registers. Sums over k at (i, j) grow in memory that no other program writes: no atomics are needed,
+and the result does not depend on the order in which programs run. The tokens k are divided among ``_PARTS`` programs, whose
+sums are added at the end.
 
 Squared and inverse distance are stored side by side, padded with zeros to whole tiles, so that no load needs a mask and in
 float32 one load reads both. Padded angles have the cosine 0 on both sides and add nothing.
@@ -119,9 +119,12 @@ def angle_sums(student: Tensor, teacher: Tensor, inverse: Tensor, teacher_invers
     return AngleSums(*map(torch.where, shaped, of_close, of_others))
 
 
-def row_blocks(num_tokens: int) -> list[tuple[int, int, int, int]]:
-    """The launches for a number of tokens: the first token j, the programs along j, and the two sides of their tile."""
-    (rows, columns), (rest_rows, rest_columns) = _TILES
+def row_blocks(num_tokens: int, exact: bool = False) -> list[tuple[int, int, int, int]]:
+    """The launches for a number of tokens: the first token j, the programs along j, and the two sides of their tile.
+
+    ``exact`` halves the tokens k: numbers in float64 take two registers.
+    """
+    (rows, columns), (rest_rows, rest_columns) = ((rows, columns // (1 + exact)) for rows, columns in _TILES)
     whole, rest = divmod(num_tokens, rows)
     if rest > rest_rows:
         whole, rest = whole + 1, 0
@@ -132,7 +135,7 @@ def row_blocks(num_tokens: int) -> list[tuple[int, int, int, int]]:
 def _sums(sides: list[tuple[Tensor, Tensor]], chosen: Tensor) -> list[Tensor]:
     """The four sums of the chosen images ``(B,)``, in the dtype of the sides; those of other images are arbitrary."""
     batch, num_tokens, _ = sides[0][0].shape
-    blocks = row_blocks(num_tokens)
+    blocks = row_blocks(num_tokens, sides[0][0].dtype == torch.float64)
     widest = max(columns for *_, columns in blocks)
     of_part = triton.cdiv(triton.cdiv(num_tokens, _PARTS), widest) * widest
     parts = triton.cdiv(num_tokens, of_part)

@@ -1,17 +1,18 @@
 """Instructions, registers and occupancy of the angle kernel, compiled ahead of time: no GPU is needed, and none is used.
 
-    python tools/benchmarks/kernel_statistics.py [--targets sm_80 sm_90] [--tokens 49 196] [--batch 128] [--out FILE.md|FILE.json]
+    python tools/benchmarks/kernel_statistics.py [--targets sm_80 sm_90] [--tokens 49 196] [--batch 128] [--out FILE]
 
-Instructions are those of the innermost loop, over the vertices, divided by the angles of its tile: padded angles count as angles.
-Beside it stands the count for each of the B x L^3 angles of the loss, to which padded angles add.
+Instructions are those of the innermost loop, over the vertices, divided by the angles of its tile, padded ones included. The
+last column divides by the B x L^3 angles of the loss instead, so what is computed for padding adds to them.
 
-Occupancy: programs on a multiprocessor / most warps, where programs are limited by registers (allocated by 256 for a warp, a
-quarter of the file for each of four schedulers), by shared memory (1 KiB reserved for each program from sm_80), by the most
-programs and by the most warps; see ``LIMITS``.
+Occupancy is (programs on a multiprocessor) x (warps of a program) / (most warps). Programs are limited by registers (a warp
+takes 32 times as many as a thread, rounded up to 256, from one of four files of 16,384), by shared memory (with 1 KiB more
+for each program), by the most programs and by the most warps; ``LIMITS`` has the numbers.
 
-The times are estimates and not measurements. The time is the largest of: instructions issued, float32 arithmetic, and
-instructions that access memory, each at the rate of the hardware, divided by ``EFFICIENCY``; the bounds by memory and by
-arithmetic are those of reading and writing every number once, and of 15 operations for each angle without padding.
+Times are estimates, not measurements: the longest of issuing all instructions (4 a cycle and multiprocessor), of float32
+arithmetic (``DEVICES``), and of instructions that access memory or exchange between lanes (1 a cycle), divided by
+``EFFICIENCY``. Schedulers without a warp are idle. The bound by memory moves every input and output once; the bound by
+arithmetic computes ``OPERATIONS`` for each of the B x L^3 angles.
 """
 
 import argparse
@@ -71,7 +72,7 @@ DEVICES = {
     'H100': Device('sm_90', 132, 1.755, 4, 3350),
 }
 KINDS = {
-    'arithmetic': r'F(ADD|MUL|FMA|MNMX|SETP|SEL|CHK)|D(ADD|MUL|FMA|SETP|MNMX)|MUFU|v_(pk_)?(add|sub|mul|fma|fmac|min|max|med3)\w*_f',
+    'arithmetic': r'[FD](ADD|MUL|FMA|MNMX|SETP|SEL)|MUFU|v_(pk_)?(add|sub|mul|fma|min|max|med3)\w*_f',
     'shuffles': r'SHFL|ds_bpermute|ds_swizzle|v_permlane|v_mov_b32_dpp|v_\w+_dpp',
     'memory': r'LD|ST|RED|ATOM|global_|buffer_|flat_|scratch_|ds_|s_load',
     'barriers': r'BAR|WARPSYNC|s_barrier',
@@ -148,10 +149,8 @@ def _of_cubin(cubin: bytes, path: Path) -> tuple[int, int, list]:
     """Registers, bytes of spills and instructions of a cubin, from Triton's own cuobjdump."""
     path.write_bytes(cubin)
     tool = Path(triton.__file__).parent / 'backends' / 'nvidia' / 'bin' / 'cuobjdump'
-    usage, code = (
-        subprocess.run([tool, flag, path], capture_output=True, text=True, check=True).stdout
-        for flag in ('-res-usage', '-sass')
-    )
+    commands = ([tool, flag, path] for flag in ('-res-usage', '-sass'))
+    usage, code = (subprocess.run(command, capture_output=True, text=True, check=True).stdout for command in commands)
     registers, spills = (int(re.search(rf'{name}:(\d+)', usage)[1]) for name in ('REG', 'STACK'))
     found = []
     for address, text in re.findall(r'/\*([0-9a-f]{4,5})\*/\s+(?:@!?U?P\w+\s+)?(.*?)\s*;', code):
@@ -173,11 +172,11 @@ def _of_amd(code: str) -> tuple[int, int, list]:
     return registers, spills, found
 
 
-def of_tokens(num_tokens: int, by_tile: dict[tuple[int, int], dict[str, Any]]) -> dict[str, Any]:
+def of_tokens(num_tokens: int, exact: bool, by_tile: dict[tuple[int, int], dict[str, Any]]) -> dict[str, Any]:
     """Combine the statistics of the tiles that a number of tokens is computed with: counts weighted by their angles."""
+    blocks = angle_relation_triton.row_blocks(num_tokens, exact)
     angles = {
-        (rows, columns): count * rows * math.ceil(num_tokens / columns) * columns
-        for _, count, rows, columns in angle_relation_triton.row_blocks(num_tokens)
+        (rows, columns): count * rows * math.ceil(num_tokens / columns) * columns for _, count, rows, columns in blocks
     }
     total = sum(angles.values())
     found = {name: max(by_tile[tile][name] for tile in angles) for name in ('registers', 'spills', 'shared')}
@@ -186,6 +185,10 @@ def of_tokens(num_tokens: int, by_tile: dict[tuple[int, int], dict[str, Any]]) -
         found[name] = sum(by_tile[tile][name] * number for tile, number in angles.items()) / total
     found['padding'] = total / num_tokens**2
     found['real'] = found['instructions'] * found['padding']
+    parts = angle_relation_triton._PARTS
+    first, count, rows, _ = blocks[-1]
+    found['warps'] = parts * sum(block[1] for block in blocks)  # Of an image.
+    found['numbers'] = (first + count * rows) ** 2 * (4 + 1 + 2 * parts)  # Inputs and outputs of an image.
     found['tile'] = ' + '.join(f'{rows} x {columns}' for rows, columns in angles)
     return found
 
@@ -193,23 +196,20 @@ def of_tokens(num_tokens: int, by_tile: dict[tuple[int, int], dict[str, Any]]) -
 def estimate(device: Device, found: dict[str, Any], num_tokens: int, batch: int) -> dict[str, float]:
     """Estimated milliseconds for a batch, and the bounds by memory and by arithmetic; see the module's docstring."""
     angles = batch * num_tokens**3
-    blocks = angle_relation_triton.row_blocks(num_tokens)
-    programs = batch * angle_relation_triton._PARTS * sum(count for _, count, *_ in blocks)
-    busy = min(programs / (4 * device.processors), 1) * device.processors * device.clock * 1e9
+    busy = min(batch * found['warps'] / (4 * device.processors), 1) * device.processors * device.clock * 1e9
     warp_angles = angles * found['padding'] / 32
-    cycles = max(found['instructions'] / 4, found['arithmetic'] / device.arithmetic, found['memory'])
-    stride = blocks[-1][0] + blocks[-1][1] * blocks[-1][2]
-    numbers = batch * stride**2 * (4 + 1 + 2 * angle_relation_triton._PARTS)
+    cycles = max(found['instructions'] / 4, found['arithmetic'] / device.arithmetic, found['memory'] + found['shuffles'])
     return {
         'milliseconds': 1e3 * warp_angles * cycles / busy / EFFICIENCY,
-        'memory_bound': 1e3 * 4 * numbers / device.bandwidth / 1e9,
+        'memory_bound': 1e3 * 4 * batch * found['numbers'] / device.bandwidth / 1e9,
         'arithmetic_bound': 1e3 * angles * OPERATIONS / (32 * device.arithmetic * device.processors * device.clock * 1e9),
     }
 
 
 def collect(targets: list[str], tokens: list[int], dtype: str, folder: Path) -> list[dict[str, Any]]:
     """The rows of the table; a target that Triton does not compile for has the key 'failed'."""
-    tiles = sorted({tuple(block[2:]) for number in tokens for block in angle_relation_triton.row_blocks(number)})
+    exact = dtype == 'fp64'
+    tiles = sorted({tuple(block[2:]) for number in tokens for block in angle_relation_triton.row_blocks(number, exact)})
     results = []
     for target in targets:
         try:
@@ -217,7 +217,7 @@ def collect(targets: list[str], tokens: list[int], dtype: str, folder: Path) -> 
         except Exception as error:  # Compilers and assemblers raise errors of their own.
             results.append({'target': target, 'failed': f'{type(error).__name__}: {str(error).strip()[:200]}'})
             continue
-        results += [{'target': target, 'tokens': number, **of_tokens(number, by_tile)} for number in tokens]
+        results += [{'target': target, 'tokens': number, **of_tokens(number, exact, by_tile)} for number in tokens]
         print(f'{target}: compiled', flush=True)
     return results
 
