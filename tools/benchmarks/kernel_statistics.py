@@ -193,9 +193,9 @@ def of_tokens(num_tokens: int, exact: bool, by_tile: dict[tuple[int, int], dict[
     return found
 
 
-def estimate(device: Device, found: dict[str, Any], num_tokens: int, batch: int) -> dict[str, float]:
+def estimate(device: Device, found: dict[str, Any], batch: int) -> dict[str, float]:
     """Estimated milliseconds for a batch, and the bounds by memory and by arithmetic; see the module's docstring."""
-    angles = batch * num_tokens**3
+    angles = batch * found['tokens'] ** 3
     busy = min(batch * found['warps'] / (4 * device.processors), 1) * device.processors * device.clock * 1e9
     warp_angles = angles * found['padding'] / 32
     cycles = max(found['instructions'] / 4, found['arithmetic'] / device.arithmetic, found['memory'] + found['shuffles'])
@@ -222,21 +222,21 @@ def collect(targets: list[str], tokens: list[int], dtype: str, folder: Path) -> 
     return results
 
 
-def table(results: list[dict[str, Any]], batch: int) -> str:
-    """Two Markdown tables: the counts, and the estimated times; a note for each target that was not compiled."""
+def table(results: list[dict[str, Any]], batch: int, times: bool = True) -> str:
+    """Two Markdown tables: the counts, and the estimated times in float32; a note for each target that was not compiled."""
     found = [one for one in results if 'failed' not in one]
     lines = ['| ' + ' | '.join(HEADINGS) + ' |', '|' + ' --- |' * len(HEADINGS)]
     for one in found:
         cells = [f'{one[name]:.1f}' if isinstance(one[name], float) else str(one[name]) for name in HEADINGS.values()]
         cells[6] = f'{100 * one["occupancy"]:.0f} %'
         lines.append('| ' + ' | '.join(cells) + ' |')
-    names = ['GPU', 'tokens', 'images', 'estimated time, ms', 'bound by memory, ms', 'bound by arithmetic, ms']
-    lines += ['', 'Estimates, not measurements:', '', f'| {" | ".join(names)} |', '|' + ' --- |' * len(names)]
-    for name, device in DEVICES.items():
-        for one in found:
-            if one['target'] == device.target:
-                times = ' | '.join(f'{time:.3f}' for time in estimate(device, one, one['tokens'], batch).values())
-                lines.append(f'| {name} | {one["tokens"]} | {batch} | {times} |')
+    if times:
+        names = ['GPU', 'tokens', 'images', 'estimated time, ms', 'bound by memory, ms', 'bound by arithmetic, ms']
+        lines += ['', 'Estimates, not measurements:', '', f'| {" | ".join(names)} |', '|' + ' --- |' * len(names)]
+        estimated = [(*pair, one) for pair in DEVICES.items() for one in found if one['target'] == pair[1].target]
+        for name, device, one in estimated:
+            cells = ' | '.join(f'{milliseconds:.3f}' for milliseconds in estimate(device, one, batch).values())
+            lines.append(f'| {name} | {one["tokens"]} | {batch} | {cells} |')
     lines += ['', *(f'Not compiled for {one["target"]}: {one["failed"]}' for one in results if 'failed' in one)]
     return '\n'.join(lines).strip() + '\n'
 
@@ -253,7 +253,11 @@ def main() -> None:
     about = {'triton': triton.__version__, 'dtype': args.dtype, 'date': time.strftime('%Y-%m-%d'), 'estimate': True}
     with TemporaryDirectory() as folder:
         results = collect(args.targets, args.tokens, args.dtype, Path(folder))
-    text = ', '.join(f'{name}: {value}' for name, value in about.items()) + '\n\n' + table(results, args.batch)
+    text = (
+        ', '.join(f'{name}: {value}' for name, value in about.items())
+        + '\n\n'
+        + table(results, args.batch, args.dtype == 'fp32')
+    )
     print(text)
     if args.out:
         numbers = json.dumps({'about': about, 'results': results}, indent=1) + '\n'
