@@ -1,6 +1,7 @@
 import logging
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -86,12 +87,15 @@ class FrozenTeacher(nn.Module):
         images = self.own_images(inputs)
         size = tuple(images.shape[-2:])
         recording = self.taps.record(size, self.stops_early) if taps is None else taps.record(size)
-        with self.autocast(inputs.device.type), recording as features:
+        with self.autocast(images.device.type), recording as features:
             self.model(images, mode='tensor')
-        return features if self.select is None else self.select(features)
+        features = features if self.select is None else self.select(features)
+        return {name: replace(one, tensor=one.tensor.to(inputs.device)) for name, one in features.items()}
 
     def own_images(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return images as the teacher's model needs them: its size and its normalization. Move the teacher to their device.
+        """Return images as the teacher's model needs them: its size, its normalization and its device.
+
+        Moves the teacher to the device of the settings or, without one, to that of the images.
 
         Args:
             inputs: Images ``(B, 3, H, W)``, normalized for the student.
@@ -99,11 +103,12 @@ class FrozenTeacher(nn.Module):
         # The teacher follows the images, not the distiller, so a copy of the distiller on another device does not move it.
         # Images for a student in half precision do not convert its weights; float64 does.
         dtype = torch.promote_types(self.renormalize.scale.dtype, inputs.dtype)
-        if self.renormalize.scale.device != inputs.device:
-            self.to(inputs.device)  # Without a dtype: weights that are stored in half precision stay so.
+        device = self.config.device or inputs.device
+        if self.renormalize.scale.device != device:
+            self.to(device)  # Without a dtype: weights that are stored in half precision stay so.
         if self.renormalize.scale.dtype != dtype:
             self.to(dtype)
-        inputs = inputs.to(dtype)
+        inputs = inputs.to(device, dtype)
         if self.input_size not in (None, tuple(inputs.shape[-2:])):
             inputs = F.interpolate(inputs, self.input_size, mode='bicubic', antialias=True)
         return self.renormalize(inputs)

@@ -21,6 +21,7 @@ TEACHER_SETTINGS = (
     'autocast_dtype',
     'compile',
     'channels_last',
+    'device',
     'cache',
 )
 _DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
@@ -49,6 +50,9 @@ class TeacherConfig:
             - **autocast_dtype**: 'bfloat16', 'float16' or 'float32' for the teacher alone. Default: None, which is ``dtype``
               if that is a half-precision dtype, and otherwise as the student.
             - **compile**, **channels_last**: see :class:`ExecutionOptions`. Default: False.
+            - **device**: where the teacher runs, such as ``'cuda:1'``, if it and the student together do not fit one GPU. Its
+              features are copied to the student's device. Of several processes on a machine, all use this device. Default:
+              None, the device of the student.
             - **cache**: folder of the teacher's stored outputs. It is read by :class:`CachedTeacher`, and the teacher is not
               built. Default: None.
         key: Config key of the teacher, for messages. Default: 'model.teacher'.
@@ -79,6 +83,7 @@ class TeacherConfig:
         self.dtype = _dtype(config.get('dtype', 'float32'), f'{key}.dtype')
         self.autocast_dtype = _autocast_dtype(config.get('autocast_dtype'), self.dtype, key)
         self.execution = ExecutionOptions.from_config(config, key)
+        self.device = _device(config.get('device'), f'{key}.device')
 
 
 def find_input_size(size: Any, key: str = TEACHER_KEY) -> tuple[int, int] | None:
@@ -97,6 +102,19 @@ def _dtype(name: Any, key: str) -> torch.dtype:
     if not isinstance(name, str) or name not in _DTYPES:
         raise ConfigError(f'{key}={name!r} is not a dtype. {suggest(name, _DTYPES)}')
     return _DTYPES[name]
+
+
+def _device(name: Any, key: str) -> torch.device | None:
+    if name is None:
+        return None
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(f"{key}={name!r} is not a device. Use 'cuda:1' for the second GPU, or leave it out") from error
+    count = torch.cuda.device_count()
+    if device.type == 'cuda' and (device.index is None or device.index >= count):
+        raise ConfigError(f"{key}={name!r} must be one of this machine's GPUs, 'cuda:0', 'cuda:1' ...: it has {count}")
+    return device
 
 
 def _autocast_dtype(name: Any, stored: torch.dtype, key: str) -> torch.dtype | None:

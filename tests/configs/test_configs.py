@@ -1,7 +1,6 @@
 """Every config of the repository has the settings of its method, and trains at a reduced size."""
 
 import ast
-import importlib
 import re
 from functools import cache
 from pathlib import Path
@@ -11,16 +10,16 @@ import mmpretrain
 import numpy as np
 import pytest
 import torch
-from builders import CONFIGS, REPOSITORY
-from hugging_face import hub_cache, write_cache, write_processor  # noqa: F401
+from builders import CONFIGS
+from hugging_face import hub_cache  # noqa: F401
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmpretrain.registry import DATASETS, MODELS, TRANSFORMS
 from mmpretrain.structures import DataSample
+from repository_configs import FILES, TRANSFER, load, name_of, write_repository
 
 from serkd_mm.model_sources import find_model
 
-FILES = sorted(path for path in CONFIGS.rglob('*.py') if '_base_' not in path.parts)
 # Configs of small models, which cover most methods, and these of large ones take a step in the fast tests, and the others in
 # the slow ones. The tests of tables below check settings.
 SMALL = ('cifar', 'quickstart')
@@ -32,41 +31,8 @@ REPRESENTATIVES = (
     'crd/wrn-16-2_wrn-40-2_serkd',
     'crd/transfer/wrn-16-2_stl10',
 )
-TRANSFER = [path for path in FILES if path.parent == CONFIGS / 'transfer']
-LINEAR = [path for path in FILES if path.parent == CONFIGS / 'crd' / 'transfer']
-
-
-def name_of(path):
-    return str(path.relative_to(CONFIGS).with_suffix(''))
-
-
 FAST = [path for path in FILES if path.parent.name in SMALL or name_of(path) in REPRESENTATIVES]
 EACH = [pytest.param(path, marks=[] if path in FAST else pytest.mark.slow) for path in FILES]
-
-
-def load(path, monkeypatch, tmp_path=None):
-    """Load a config without its files: the teacher may be random, and a distilled checkpoint is written to ``tmp_path``."""
-    monkeypatch.chdir(REPOSITORY)
-    config = Config.fromfile(path)
-    if config.model.type == 'RelationDistiller':
-        for teacher in (config.model.get('teachers') or {'teacher': config.model.teacher}).values():
-            teacher.update(checkpoint=None, allow_random_teacher=True)
-        if tmp_path and config.model.student.get('checkpoint'):
-            config.model.student.checkpoint = str(tmp_path / 'student.pth')
-            torch.save(
-                MODELS.build(config.model.student.model).backbone.state_dict(prefix='backbone.'), tmp_path / 'student.pth'
-            )
-    elif path in TRANSFER:
-        pretrained = config.model.backbone.init_cfg
-        distilled = load(CONFIGS / 'serkd' / f'{Path(pretrained.checkpoint).parent.name}.py', monkeypatch)
-        distilled.model.teacher = None
-        pretrained.checkpoint = str(tmp_path / 'epoch_300.pth')
-        torch.save(dict(state_dict=MODELS.build(distilled.model).state_dict()), pretrained.checkpoint)
-    elif path in LINEAR:
-        config.model.backbone.init_cfg.checkpoint = str(tmp_path / 'epoch_240.pth')
-        torch.save(dict(state_dict=MODELS.build(config.model).state_dict()), tmp_path / 'epoch_240.pth')
-    config.model.data_preprocessor = config.data_preprocessor
-    return config
 
 
 def reduce(model, size):
@@ -111,17 +77,6 @@ def step(config, size):
     assert total.isfinite()
     assert [name for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None] == []
     return model
-
-
-def write_repository(name, hub_cache, folder):  # noqa: F811
-    """Write the config of the teacher ``hf:facebook/dinov2-small-imagenet1k-1-layer`` into a cache of the hub."""
-    transformers = importlib.import_module('transformers')
-    settings = dict(
-        hidden_size=384, num_hidden_layers=12, num_attention_heads=6, image_size=518, patch_size=14, num_labels=1000
-    )
-    architectures = ['Dinov2ForImageClassification']
-    transformers.Dinov2Config(**settings, architectures=architectures).save_pretrained(folder)
-    write_cache(hub_cache, name, write_processor(folder, 224))
 
 
 @pytest.mark.parametrize('path', EACH, ids=name_of)

@@ -2,11 +2,13 @@
 
 import json
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 from builders import REPOSITORY, run_python
+from fake_devices import fake_devices
 from relations import (
     DEVICE,
     LOSSES,
@@ -164,6 +166,30 @@ def test_kernel_is_deterministic_and_chooses_precision_by_image():
         assert torch.equal(one, again)
         for image, rtol in ((0, 1e-5), (1, 1e-12)):
             assert_close(one[image].cpu(), wanted[image].cpu(), rtol, floor=1e-12)
+
+
+@NEEDS_TRITON
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_what_surrounds_the_kernel_does_not_wait_for_a_gpu(dtype, monkeypatch):
+    """With fake tensors on a GPU, where the kernel itself cannot be launched."""
+    from serkd_mm.ops import angle_relation_triton  # noqa: PLC0415 (Triton is not installed everywhere)
+
+    launched = []
+
+    class Kernel:
+        def __getitem__(self, grid):
+            return lambda *arguments, **_: launched.append((grid, [one for one in arguments if torch.is_tensor(one)]))
+
+    monkeypatch.setattr(angle_relation_triton, '_angle_sums_kernel', Kernel())
+    monkeypatch.setattr(torch.cuda, 'device', lambda _: nullcontext())
+    with fake_devices(monkeypatch):
+        squared = torch.empty(2, 196, 196, dtype=dtype, device='cuda:0')
+        sums = angle_relation_triton.angle_sums(*[squared] * 4)
+    assert {(one.device.type, one.dtype) for one in sums} == {('cuda', dtype)}
+    assert [tuple(one.shape) for one in sums] == [(2,), *[(2, 196, 196)] * 3]
+    assert len(launched) == (2 if dtype == torch.float32 else 4)  # Two tiles, in one precision or both.
+    for _, tensors in launched:
+        assert all(one.device.type == 'cuda' and one.is_contiguous() for one in tensors)
 
 
 @pytest.mark.slow
