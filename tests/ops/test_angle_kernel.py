@@ -22,6 +22,7 @@ from relations import (
 
 from serkd_mm.ops import angle_relation, angle_relation_loss
 
+STATISTICS = REPOSITORY / 'tools' / 'benchmarks' / 'kernel_statistics.py'
 # Tiles of the kernel: several programs and a narrower rest; one program for all tokens.
 TILES = [((8, 4), (4, 8)), ((64, 8), (32, 8))]
 
@@ -192,13 +193,19 @@ def test_what_surrounds_the_kernel_does_not_wait_for_a_gpu(dtype, monkeypatch):
         assert all(one.device.type == 'cuda' and one.is_contiguous() for one in tensors)
 
 
-@pytest.mark.slow
-def test_kernel_compiles_for_each_target_within_its_bars(tmp_path):
+def needs_compiler():
+    """Skip without Triton's compiler for NVIDIA's GPUs; return the kernel's module."""
     triton = pytest.importorskip('triton')
     if not (Path(triton.__file__).parent / 'backends' / 'nvidia' / 'bin' / 'ptxas').is_file():
         pytest.skip('this Triton has no compiler for NVIDIA GPUs')
-    out, tool = tmp_path / 'statistics.json', REPOSITORY / 'tools' / 'benchmarks' / 'kernel_statistics.py'
-    run_python(tool, '--tokens', '49', '196', '--out', out, TRITON_CACHE_DIR=str(tmp_path / 'cache'))
+    return pytest.importorskip('serkd_mm.ops.angle_relation_triton')
+
+
+@pytest.mark.slow
+def test_kernel_compiles_for_each_target_within_its_bars(tmp_path):
+    needs_compiler()
+    out = tmp_path / 'statistics.json'
+    run_python(STATISTICS, '--tokens', '49', '196', '--out', out, TRITON_CACHE_DIR=str(tmp_path / 'cache'))
     found = [one for one in json.loads(out.read_text())['results'] if one['target'].startswith('sm_')]
     compiled = [one for one in found if 'failed' not in one]
     assert {'sm_75', 'sm_80', 'sm_86', 'sm_89', 'sm_90'} <= {one['target'] for one in compiled}
@@ -206,3 +213,15 @@ def test_kernel_compiles_for_each_target_within_its_bars(tmp_path):
         assert one['spills'] == 0
         assert one['occupancy'] >= 1 / 4
         assert one['instructions'] <= {49: 32, 196: 25}[one['tokens']]
+
+
+@pytest.mark.slow
+def test_the_kernel_has_the_best_tiles_of_the_table(tmp_path):
+    triton = needs_compiler()
+    tiles, out = ['64x8', '32x8', '64x4', '32x4', '128x4', '64x16'], tmp_path / 'tiles.json'
+    settings = ['--targets', 'sm_90', '--tiles', *tiles, '--out', out]
+    run_python(STATISTICS, *settings, TRITON_CACHE_DIR=str(tmp_path / 'cache'))
+    found = [one for one in json.loads(out.read_text())['results'] if one['occupancy'] >= 1 / 4 and not one['spills']]
+    narrow = [one for one in found if one['tile'].startswith('32')]
+    best = [min(of, key=lambda one: one['instructions'])['tile'] for of in (found, narrow)]
+    assert best == [f'{rows} x {columns}' for rows, columns in triton._TILES]

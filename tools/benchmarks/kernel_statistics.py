@@ -1,6 +1,10 @@
 """Instructions, registers and occupancy of the angle kernel, compiled ahead of time: no GPU is needed, and none is used.
 
     python tools/benchmarks/kernel_statistics.py [--targets sm_80 sm_90] [--tokens 49 196] [--batch 128] [--out FILE]
+    python tools/benchmarks/kernel_statistics.py --tiles 64x8 32x8 [--kernel FILE --warps 8]
+
+The second form has a row for each tile, to choose those of the kernel, and compares it with that of another version: FILE is
+``serkd_mm/ops/angle_relation_triton.py`` of any version.
 
 Instructions are those of the innermost loop, over the vertices, divided by the angles of its tile, padded ones included. The
 last column divides by the B x L^3 angles of the loss instead, so what is computed for padding adds to them.
@@ -23,6 +27,7 @@ import re
 import subprocess
 import time
 from collections import Counter
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -93,17 +98,18 @@ HEADINGS = {
 }
 
 
-def compile_kernel(target: str, rows: int, columns: int, dtype: str = 'fp32') -> Any:
-    """Compile the kernel for a target such as 'sm_90' or 'gfx942'."""
-    kernel = angle_relation_triton._angle_sums_kernel
-    pairs = '*i64' if dtype == 'fp32' else f'*{dtype}'
+def compile_kernel(target: str, rows: int, columns: int, dtype: str = 'fp32', kernel: Any = None, warps: int = 1) -> Any:
+    """Compile a kernel, by default the present one, for a target such as 'sm_90' or 'gfx942'."""
+    kernel = kernel or angle_relation_triton._angle_sums_kernel
+    # Until 0.6.0, inverse distances were arguments of their own.
+    pairs = '*i64' if dtype == 'fp32' and 'inverse_ptr' not in kernel.arg_names else f'*{dtype}'
     types = {name: f'*{dtype}' if name.endswith('_ptr') else 'i32' for name in kernel.arg_names}
     types |= {'student_ptr': pairs, 'teacher_ptr': pairs, 'chosen_ptr': '*i8', 'ROWS': 'constexpr', 'COLUMNS': 'constexpr'}
     aligned = {(place,): [['tt.divisibility', 16]] for place, name in enumerate(kernel.arg_names) if name.endswith('_ptr')}
     source = ASTSource(kernel, types, constexprs={'ROWS': rows, 'COLUMNS': columns}, attrs=aligned)
     number = target.partition('_')[2]
     goal = GPUTarget('cuda', int(number), 32) if number else GPUTarget('hip', target, 64)
-    return triton.compile(source, target=goal, options={'num_warps': 1})
+    return triton.compile(source, target=goal, options={'num_warps': warps})
 
 
 def statistics(compiled: Any, target: str, rows: int, columns: int, folder: Path, warps: int = 1) -> dict[str, Any]:
@@ -222,6 +228,28 @@ def collect(targets: list[str], tokens: list[int], dtype: str, folder: Path) -> 
     return results
 
 
+def collect_tiles(
+    targets: list[str], tiles: list[tuple[int, int]], dtype: str, folder: Path, path: Path | None, warps: int
+) -> list[dict[str, Any]]:
+    """The rows of the table by tile, of the kernel or of that in another file."""
+    kernel = None
+    if path is not None:
+        spec = spec_from_file_location('serkd_mm.ops.other_angle_relation_triton', path)
+        module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+        kernel = module._angle_sums_kernel
+    results = []
+    for target in targets:
+        for rows, columns in tiles:
+            name = {'target': target, 'tokens': '-', 'tile': f'{rows} x {columns}', 'real': '-'}
+            try:
+                compiled = compile_kernel(target, rows, columns, dtype, kernel, warps)
+                results.append({**name, **statistics(compiled, target, rows, columns, folder, warps)})
+            except Exception as error:  # As in collect().
+                results.append({**name, 'failed': f'{type(error).__name__}: {str(error).strip()[:200]}'})
+    return results
+
+
 def table(results: list[dict[str, Any]], batch: int, times: bool = True) -> str:
     """Two Markdown tables: the counts, and the estimated times in float32; a note for each target that was not compiled."""
     found = [one for one in results if 'failed' not in one]
@@ -241,6 +269,11 @@ def table(results: list[dict[str, Any]], batch: int, times: bool = True) -> str:
     return '\n'.join(lines).strip() + '\n'
 
 
+def _tile(text: str) -> tuple[int, int]:
+    rows, _, columns = text.partition('x')
+    return int(rows), int(columns)
+
+
 def main() -> None:
     """Compile, print and save the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -248,16 +281,21 @@ def main() -> None:
     parser.add_argument('--tokens', nargs='+', type=int, default=[49, 64, 196], help='default: 49 64 196')
     parser.add_argument('--batch', type=int, default=128, help='images of the estimated times; default: 128')
     parser.add_argument('--dtype', choices=['fp32', 'fp64'], default='fp32', help='fp64: the form for close tokens')
+    parser.add_argument('--tiles', nargs='+', type=_tile, help='tokens j x tokens k of a program, instead of --tokens')
+    parser.add_argument('--kernel', type=Path, help='with --tiles: the file of another version of the kernel')
+    parser.add_argument('--warps', type=int, default=1, help='with --kernel: its number of warps; default: 1')
     parser.add_argument('--out', type=Path, help='file of the tables (.md), or of the numbers (.json)')
     args = parser.parse_args()
     about = {'triton': triton.__version__, 'dtype': args.dtype, 'date': time.strftime('%Y-%m-%d'), 'estimate': True}
+    if not args.tiles and (args.kernel or args.warps != 1):
+        parser.error('--kernel and --warps need --tiles')
     with TemporaryDirectory() as folder:
-        results = collect(args.targets, args.tokens, args.dtype, Path(folder))
-    text = (
-        ', '.join(f'{name}: {value}' for name, value in about.items())
-        + '\n\n'
-        + table(results, args.batch, args.dtype == 'fp32')
-    )
+        if args.tiles:
+            results = collect_tiles(args.targets, args.tiles, args.dtype, Path(folder), args.kernel, args.warps)
+        else:
+            results = collect(args.targets, args.tokens, args.dtype, Path(folder))
+    text = ', '.join(f'{name}: {value}' for name, value in about.items()) + '\n\n'
+    text += table(results, args.batch, times=args.dtype == 'fp32' and not args.tiles)
     print(text)
     if args.out:
         numbers = json.dumps({'about': about, 'results': results}, indent=1) + '\n'
