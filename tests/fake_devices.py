@@ -16,10 +16,11 @@ class Synchronization(AssertionError):
     """Code waits for the GPU."""
 
 
-class RefuseCopiesToCPU(TorchDispatchMode):
-    """Refuse copies from a GPU to the CPU, which wait for all that the GPU has been given to do.
+class RefuseSynchronization(TorchDispatchMode):
+    """Refuse copies from a GPU to the CPU and writes to a mask, which wait for all that the GPU has been given to do.
 
-    What reads a value (``item``, ``bool``) or has a shape that depends on values (``nonzero``) is refused by FakeTensorMode.
+    What reads a value (``item``, ``bool``) or has a shape that depends on values (``nonzero``, reading by a mask) is refused
+    by FakeTensorMode.
     """
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -28,6 +29,9 @@ class RefuseCopiesToCPU(TorchDispatchMode):
         for source, target in [copies[func]] if func in copies else []:
             if source[0].device.type == 'cuda' and target.device.type == 'cpu':
                 raise Synchronization(f'copy of {tuple(target.shape)} {target.dtype} from {source[0].device} to the CPU')
+        indices = args[1] if func.overloadpacket in (aten.index_put, aten.index_put_, aten._index_put_impl_) else []
+        if any(index is not None and index.dtype == torch.bool for index in indices):
+            raise Synchronization(f'{func} with a mask')
         return result
 
 
@@ -42,7 +46,7 @@ def fake_devices(monkeypatch) -> Iterator[FakeTensorMode]:
     monkeypatch.setattr(torch.cuda.amp.common, 'amp_definitely_not_available', lambda: False)
     monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda *args, **kwargs: True)
     # Real tensors on the CPU, of a data set for example, become fake tensors on the CPU.
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode, RefuseCopiesToCPU():
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, RefuseSynchronization():
         yield mode
 
 
