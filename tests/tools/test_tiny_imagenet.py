@@ -159,3 +159,22 @@ def test_running_training_is_not_removed(tmp_path, monkeypatch):
             experiment.run([], [run])
         assert checkpoint.is_file()
         holder.stdin.close()
+
+
+def test_analyses_of_an_older_student_are_made_again(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(STUDY.parent))
+    from analyses import Analyses  # noqa: PLC0415 (a script)
+
+    names = ['vit_superpixels.md', 'vit_gradients_after.md', 'vit16_superpixels.md']
+    for age, name in enumerate(names):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (1000 - age, 1000 - age))
+    (tmp_path / 'vit_pictures').mkdir()
+    checkpoint = tmp_path / 'epoch_8.pth'
+    checkpoint.touch()
+    analyses = Analyses(tmp_path, tmp_path)
+    monkeypatch.setattr(analyses, '_draw', lambda *_: None)
+    monkeypatch.setattr(analyses, '_table', lambda name, *_: tmp_path / name)
+    os.utime(checkpoint, (1000, 1000))
+    analyses.make('vit', ['config.py'], tmp_path / 'cached.py', checkpoint)
+    assert {path.name for path in tmp_path.iterdir()} == {names[0], names[2], 'vit_pictures', checkpoint.name}

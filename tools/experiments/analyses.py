@@ -13,7 +13,7 @@ PHOTOGRAPHS = ('china.jpg', 'flower.jpg')
 
 
 class Analyses:
-    """Analyses of students that were trained by SeRKD; those that are there are not made again.
+    """Analyses of students that were trained by SeRKD; those that are newer than the student are not made again.
 
     Args:
         folder: Folder of the tables and pictures.
@@ -40,6 +40,7 @@ class Analyses:
         quality = [config, checkpoint, self.images, '--cells', 1, 2, 3, '--iters', 1, 2, 3, 10, '--variants']
         quality += ['paper', 'exclude-self', 'normalize', 'normalize+tau=0.3+exclude-self', *options]
         gradients = ['--part', 'backbone.', '--batches', 8]
+        self._remove_old(student, checkpoint.stat().st_mtime)
         self._draw(student, [config, checkpoint], options)
         return [
             self._table(f'{student}_superpixels.md', 'superpixel_quality.py', quality),
@@ -48,6 +49,12 @@ class Analyses:
                 f'{student}_gradients_after.md', 'loss_gradients.py', [cached, checkpoint, '--progress', 1.0, *gradients]
             ),
         ]
+
+    def _remove_old(self, student: str, trained: float) -> None:
+        """Remove what was made of a student before it was trained again."""
+        for path in self.folder.glob(f'{student}_*'):
+            if path.stat().st_mtime < trained:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def _table(self, name: str, tool: str, arguments: Sequence[object]) -> Path:
         """Run a tool that writes a table, unless the table is there."""
