@@ -67,17 +67,18 @@ def peak_memory(method: str, device: str, dtype: str, batch: int) -> dict[str, i
     return {'bytes': machine.peak(device) - before}
 
 
-def run(device: str, dtype: str, batch: int, seconds: float) -> dict:
-    """Measure time and memory of a step of every method.
+def run(device: str, dtype: str, batch: int, seconds: float, methods: list[str]) -> dict:
+    """Measure time and memory of a step of each method.
 
     Args:
         device: 'cpu' or 'cuda'.
         dtype: Of autocast; 'float32' for none.
         batch: Images of a step.
         seconds: Time for each method.
+        methods: Keys of ``METHODS``, with 'kd'.
     """
     machine.keep_freed_memory()
-    times = interleave(method_steps(list(METHODS), device, dtype, batch), seconds)
+    times = interleave(method_steps(methods, device, dtype, batch), seconds)
     found = {}
     for method, own in times.items():
         # Ratios within a round of all methods are least affected by other load on the machine.
