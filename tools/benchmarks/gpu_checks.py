@@ -223,12 +223,10 @@ def check_pipeline(args: argparse.Namespace) -> dict[str, Any]:
     if on_gpu:
         pairs['cpu'] = (expected, one_step(args.config, 'cpu', 'float32', batch))
     for name, (one, other) in pairs.items():
-        measured, tolerance = compare(one, other), TOLERANCES[name]
+        measured = compare(one, other)
         title = 'bfloat16 / float32' if name == 'bfloat16' else 'GPU / CPU in float32'
         found |= {f'{title}, {what}': number for what, number in measured.items()}
-        bounds = {what: 1 - tolerance.cosine if what == '1 - cosine' else tolerance.loss for what in measured}
-        bounds['norm of the gradient'] = tolerance.norm
-        wrong += [f'{title}, {what}: {n:.2g} > {bounds[what]:.2g}' for what, n in measured.items() if not n <= bounds[what]]
+        wrong += [f'{title}, {message}' for message in beyond(measured, TOLERANCES[name])]
         if name == 'bfloat16' and max(measured.values()) < 1e-6:
             wrong.append('bfloat16 equals float32, so autocast was off')
     args.save(found)
@@ -285,6 +283,13 @@ def compare(one: Step, other: Step) -> dict[str, float]:
     return found
 
 
+def beyond(measured: dict[str, float], tolerance: Tolerance) -> list[str]:
+    """What exceeds its tolerance, or is not a number, of :func:`compare`."""
+    bounds = {'norm of the gradient': tolerance.norm, '1 - cosine': 1 - tolerance.cosine}
+    limits = {name: bounds.get(name, tolerance.loss) for name in measured}
+    return [f'{name}: {error:.2g} > {limits[name]:.2g}' for name, error in measured.items() if not error <= limits[name]]
+
+
 def peak_memory(config: Path, device: str, quick: bool) -> dict[str, float]:
     """Peak memory in MiB of two steps at the batch size of the config (2 if quick), and with the models."""
     from mmengine.config import Config  # noqa: PLC0415
@@ -310,12 +315,14 @@ CHECKS = {'machine': check_machine, 'kernel': check_kernel, 'fallback': check_fa
 def main() -> None:
     """Run a check and save its numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('check', choices=CHECKS)
+    parser.add_argument('check', metavar='CHECK', help=', '.join(CHECKS))
     parser.add_argument('--device', choices=['cpu', 'cuda'], help='by default the GPU, if any')
     parser.add_argument('--config', type=Path, help='of the pipeline')
     parser.add_argument('--quick', action='store_true', help='small batches and short times')
     parser.add_argument('--out', type=Path, help='file of the numbers, JSON')
     args = parser.parse_args()
+    if args.check not in CHECKS:
+        parser.error(f'there is no check {args.check}; the checks are {", ".join(CHECKS)}')
     if args.check == 'pipeline' and args.config is None:
         parser.error('pipeline needs --config')
     logging.disable(logging.INFO)  # mmengine logs every weight that it initializes.

@@ -84,7 +84,7 @@ def parts_of(run: Settings) -> list[Part]:
             figures.of_growth,
             ['--tokens', '5', '9', '--images', '1', '2'],
         ),
-        _benchmark(run, 'training_step', 'steps of SeRKD and others', 200, (4, 10), figures.of_steps, ['--batch', '2']),
+        _benchmark(run, 'training_step', 'steps of SeRKD and others', 200, (3, 10), figures.of_steps, ['--batch', '2']),
         _methods(run),
     ]
 
@@ -134,7 +134,7 @@ def _benchmark(
 
 
 def _methods(run: Settings) -> Part:
-    part = _benchmark(run, 'training_step', 'steps of all methods', 200, (2, 10), figures.of_methods, ['--batch', '2'])
+    part = _benchmark(run, 'training_step', 'steps of all methods', 200, (1.5, 10), figures.of_methods, ['--batch', '2'])
     command = [*part.command, '--methods', *['kd', 'serkd'] * run.quick]
     numbers = run.out / f'training_step_methods_{run.device}.json'
     return Part('methods', part.title, command, part.seconds, numbers, part.figures)
