@@ -3,16 +3,14 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
-from builders import REPOSITORY, run_command, run_python
+from builders import REPOSITORY, run_python
 
 BENCHMARKS = REPOSITORY / 'tools' / 'benchmarks'
 
@@ -32,63 +30,66 @@ def report_of(out):
     return report, parts
 
 
-@pytest.mark.slow
-def test_rehearsal_reports_every_part_and_ends_with_the_failures(tmp_path):
-    parts = ('ops', 'fallback', 'distributed')
-    # pytest refuses its flag, so the first of these parts fails.
-    output = run_command(
-        *('bash', BENCHMARKS / 'run_all.sh', tmp_path, '--quick', '--parts', *parts),
-        succeed=False,
-        PYTEST_ADDOPTS='--no-such-flag',
+def start(out, *arguments, **environment):
+    """Start the script; return its process."""
+    return subprocess.Popen(
+        ['bash', str(BENCHMARKS / 'run_all.sh'), str(out), *arguments],
+        env={**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '-1', **environment},
+        stdout=subprocess.PIPE,
+        text=True,
     )
+
+
+@pytest.mark.slow
+def test_rehearsal_goes_on_after_a_failure_and_leaves_a_report_when_it_is_interrupted(tmp_path):
+    # pytest refuses its flag, so the first part fails. Another one is interrupted.
+    parts = ('ops', 'distributed', 'kernel_statistics', 'growth')
+    process = start(tmp_path, '--quick', '--parts', *parts, PYTEST_ADDOPTS='--no-such-flag')
+    end = time.monotonic() + 600
+    while not (tmp_path / 'logs' / 'kernel_statistics.log').exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    (child,) = Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split()
+    process.terminate()
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert not Path(f'/proc/{child}').exists()
     report, found = report_of(tmp_path)
     assert {name: part['status'] for name, part in found.items()} == {
         'machine': 'passed',
         'ops': 'failed',
-        'fallback': 'passed',
         'distributed': 'passed',
+        'kernel_statistics': 'failed',
+        'growth': 'not run',
     }
-    assert '--no-such-flag' in (tmp_path / 'logs' / 'ops.log').read_text()
-    assert output.splitlines()[-1] == f'ops failed: {found["ops"]["reason"]}'
-    assert report['failed'] == ['ops']
+    assert report['interrupted']
+    assert report['failed'] == ['ops', 'kernel_statistics', 'growth']
     assert {'device', 'torch', 'python', 'date', 'serkd_mm', 'mmengine'} <= set(report)
-    assert found['distributed']['figures']['backend'] == 'gloo'
-    assert found['distributed']['figures']['processes'] == 2
-    assert max(found['fallback']['figures'].values()) < 1e-4
-    assert all(part['seconds'] > 0 for part in found.values())
+    assert output.splitlines()[-3:] == [
+        f'{name} {found[name]["status"]}: {found[name]["reason"]}' for name in report['failed']
+    ]
+    assert found['kernel_statistics']['reason'] == 'interrupted'
+    assert found['distributed']['figures'] == {
+        'processes': 2,
+        'backend': 'gloo',
+        'iterations': 3,
+        'last loss': found['distributed']['figures']['last loss'],
+        'devices': 'cpu',
+    }
     page = (tmp_path / 'report.md').read_text()
-    assert '**ops failed:**' in page
+    assert '--no-such-flag' in page
     assert str(REPOSITORY) not in page
 
 
-@pytest.mark.slow
-def test_interrupted_run_leaves_a_report_and_no_processes(tmp_path):
-    command = [
-        sys.executable,
-        BENCHMARKS / 'run_all.py',
-        tmp_path,
-        '--quick',
-        '--device',
-        'cpu',
-        '--parts',
-        'fallback',
-        'kernel',
-    ]
-    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL)
-    end = time.monotonic() + 120
-    while not (tmp_path / 'logs' / 'kernel.log').exists() and time.monotonic() < end:
-        time.sleep(0.05)
-    (child,) = Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split()
-    os.kill(process.pid, signal.SIGTERM)
-    assert process.wait(timeout=60) == 130
-    assert not Path(f'/proc/{child}').exists()
-    report, found = report_of(tmp_path)
-    assert report['interrupted']
-    assert {name: part['status'] for name, part in found.items()} == {
-        'machine': 'passed',
-        'kernel': 'failed',
-        'fallback': 'not run',
-    }
+def test_missing_gpu_is_a_failure(tmp_path):
+    process = start(tmp_path, '--device', 'cuda', '--parts', 'ops')
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 1
+    _, found = report_of(tmp_path)
+    assert {name: part['status'] for name, part in found.items()} == {'machine': 'failed', 'ops': 'not run'}
+    machine, ops = output.splitlines()[-2:]
+    assert machine.startswith('machine failed: --device cuda: torch ')
+    assert machine.endswith('finds no GPU')
+    assert ops == 'ops not run: machine failed'
 
 
 RECORDED = """
@@ -115,14 +116,6 @@ def test_tests_that_do_not_use_the_gpu_are_a_failure_there(benchmarks, tmp_path)
     assert run_all_figures.of_tests(junit, 'cpu')['of these on the GPU'] == 0
     with pytest.raises(run_all_figures.Failed, match='none of the 3 tests that passed used the GPU'):
         run_all_figures.of_tests(junit, 'cuda')
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason='needs a machine without a GPU')
-def test_missing_gpu_is_reported(benchmarks):
-    import gpu_checks  # noqa: PLC0415
-
-    with pytest.raises(SystemExit, match='finds no GPU'):
-        gpu_checks.check_machine(SimpleNamespace(device='cuda'))
 
 
 def test_steps_that_differ_exceed_their_tolerance(benchmarks):

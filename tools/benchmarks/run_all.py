@@ -18,34 +18,29 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from threading import Event
 
 from run_all_figures import Failed
 from run_all_parts import Part, Settings, machine_part, parts_of
-from run_all_report import Report, Result
+from run_all_report import ROOT, Report, Result, read_log
 
-ROOT = Path(__file__).resolve().parents[2]
 NAMES = [part.name for part in parts_of(Settings(Path(), quick=False, device='cpu'))]
 MINUTES = {'cuda': 9.5, 'cpu': 60.0}
 SLOWER = 10  # Times the limit of a part without a GPU.
-
-
-class Interrupted(BaseException):
-    """The run was asked to end."""
+INTERRUPTED = Event()  # Set by a signal that asks the run to end. An exception could leave a process that is being started.
 
 
 def main() -> int:
     """Run the parts; return the exit status."""
     args = parse_arguments()
     (args.out / 'logs').mkdir(parents=True, exist_ok=True)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
     start = time.monotonic()
     about = {'date': time.strftime('%Y-%m-%d %H:%M'), **code(), 'quick': args.quick, 'interrupted': False}
     report = Report(args.out, about, start)
-    try:
-        run(args, report)
-    except Interrupted:
-        about['interrupted'] = True
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: INTERRUPTED.set())
+    run(args, report)
+    about['interrupted'] = INTERRUPTED.is_set()
     report.write()
     print(f'\n{args.out / "report.md"} and report.json, {time.monotonic() - start:.0f} s')
     failures = [f'{failure.name} {failure.status}: {failure.reason}' for failure in report.failures()]
@@ -78,6 +73,8 @@ def run(args: argparse.Namespace, report: Report) -> None:
     run_part(first, report, environment, first.seconds)
     machine = report.results[0].figures
     if report.results[0].status == 'failed':
+        for result in report.results[1:]:
+            result.reason = 'machine failed'
         return
     device = machine['kind']
     report.about.update({name: value for name, value in machine.items() if name != 'date'})
@@ -85,7 +82,7 @@ def run(args: argparse.Namespace, report: Report) -> None:
         environment['CUDA_VISIBLE_DEVICES'] = '-1'
     end = report.start + 60 * (args.minutes or MINUTES[device])
     for part in parts_of(Settings(args.out, args.quick, device, machine.get('capability'))):
-        if part.name not in chosen:
+        if part.name not in chosen or INTERRUPTED.is_set():
             continue
         if part.needs and part.needs not in machine:
             report.result(part.name).end('skipped', f'{part.needs} is not installed')
@@ -109,17 +106,17 @@ def run_part(part: Part, report: Report, environment: dict[str, str], limit: flo
         process = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT, env=environment, start_new_session=True
         )
-        try:
-            status = process.wait(timeout=limit)
-            result.end('failed' if status else 'passed', last_line(log) if status else '')
-        except subprocess.TimeoutExpired:
-            result.end('failed', f'did not end within {limit:.0f} s; last line: {last_line(log)}')
-        except Interrupted:
-            result.end('failed', 'interrupted')
-            raise
-        finally:
-            stop(process)
-            result.seconds = time.monotonic() - begin
+        while process.poll() is None and time.monotonic() < begin + limit and not INTERRUPTED.is_set():
+            time.sleep(0.1)
+        status = process.poll()
+        stop(process)
+    result.seconds = time.monotonic() - begin
+    if status is not None:
+        result.end('failed' if status else 'passed', last_line(log) if status else '')
+    elif INTERRUPTED.is_set():
+        result.end('failed', 'interrupted')
+    else:
+        result.end('failed', f'did not end within {limit:.0f} s; last line: {last_line(log)}')
     read_figures(part, result, since=wall)
     report.write()
     print(f'{result.status} in {result.seconds:.0f} s{": " * bool(result.reason)}{result.reason}', flush=True)
@@ -132,24 +129,26 @@ def read_figures(part: Part, result: Result, since: float) -> None:
             result.figures = part.figures(part.numbers)
         elif result.status == 'passed':
             result.end('failed', f'wrote no {part.numbers.name}')
-    except Failed as failure:
+    except Exception as error:  # A file that is not complete: each format raises errors of its own.
         if result.status == 'passed':
-            result.end('failed', str(failure))
+            result.end('failed', str(error) if isinstance(error, Failed) else f'{part.numbers.name}: {error!r}')
 
 
 def stop(process: subprocess.Popen) -> None:
-    """End a process and those that it has started, if it still runs."""
-    for number, seconds in ((signal.SIGTERM, 10), (signal.SIGKILL, 10)):
-        if process.poll() is not None:
-            return
-        with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+    """End the processes of a group, also those that a process which has ended left behind."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        end = time.monotonic() + 10
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
-            process.wait(timeout=seconds)
+            while time.monotonic() < end:
+                process.poll()
+                os.killpg(process.pid, 0)  # Raises when the group is empty.
+                time.sleep(0.05)
 
 
 def last_line(log: Path) -> str:
     """The last line of a log that is not empty, as far as it fits a report."""
-    lines = [line for line in log.read_text(encoding='utf-8', errors='replace').splitlines() if line.strip()]
+    lines = read_log(log)
     return lines[-1].strip()[:500] if lines else 'it printed nothing'
 
 
@@ -166,13 +165,6 @@ def code() -> dict[str, str]:
         )
         about['commit'] = commit[:12] + ' with changes' * bool(changes)
     return about
-
-
-def _interrupt(*_: object) -> None:
-    """End the run once: later signals do not disturb the end."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    raise Interrupted
 
 
 if __name__ == '__main__':

@@ -6,6 +6,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[2]
 NUM_KEY_FIGURES, NUM_LINES = 3, 20
 
 
@@ -89,8 +90,7 @@ class Report:
 
     def _details(self, result: Result) -> list[str]:
         """The figures of a part, and the tables of its log, or the end of it if the part failed."""
-        log = self.out / 'logs' / f'{result.name}.log'
-        printed = log.read_text(encoding='utf-8', errors='replace').splitlines() if log.is_file() else []
+        printed = read_log(self.out / 'logs' / f'{result.name}.log')
         lines = []
         if result.status == 'failed' and printed:
             lines += ['', '```text', *printed[-NUM_LINES:], '```']
@@ -100,6 +100,12 @@ class Report:
         elif result.figures:
             lines += ['', *(f'- {name}: {_number(value)}' for name, value in result.figures.items())]
         return ['', f'## {result.name}', *lines] if lines else []
+
+
+def read_log(path: Path) -> list[str]:
+    """The lines of a log that are not empty, without the path of the repository; none without a file."""
+    text = path.read_text(encoding='utf-8', errors='replace') if path.is_file() else ''
+    return [line for line in text.replace(f'{ROOT}/', '').replace(str(ROOT), '.').splitlines() if line.strip()]
 
 
 def _separated(rows: list[str]) -> list[str]:
