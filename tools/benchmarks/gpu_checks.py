@@ -276,13 +276,12 @@ def one_step(config: Path, device: str, dtype: str, batch: int) -> Step:
 
 
 def compare(one: Step, other: Step) -> dict[str, float]:
-    """Relative errors of the losses and of the gradient's norm, and 1 - cosine between the gradients."""
-    found = {name: abs(one.losses[name] - value) / abs(value) for name, value in other.losses.items()}
+    """1 - cosine between the gradients, and the relative errors of their norm and of the losses."""
     flat = [torch.cat([step.gradient[name].flatten().double() for name in other.gradient]) for step in (one, other)]
     norms = [gradient.norm().item() for gradient in flat]
+    found = {'1 - cosine': 1 - (flat[0] @ flat[1]).item() / (norms[0] * norms[1])}
     found['norm of the gradient'] = abs(norms[0] - norms[1]) / norms[1]
-    found['1 - cosine'] = 1 - (flat[0] @ flat[1]).item() / (norms[0] * norms[1])
-    return found
+    return found | {name: abs(one.losses[name] - value) / abs(value) for name, value in other.losses.items()}
 
 
 def beyond(measured: dict[str, float], tolerance: Tolerance) -> list[str]:
