@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 LAYERS = (nn.Linear, nn.Conv2d)
 aten = torch.ops.aten
@@ -16,23 +17,56 @@ class Synchronization(AssertionError):
     """Code waits for the GPU."""
 
 
-class RefuseSynchronization(TorchDispatchMode):
-    """Refuse copies from a GPU to the CPU and writes to a mask, which wait for all that the GPU has been given to do.
+class WrongOnGPU(TorchDispatchMode):
+    """Refuse what FakeTensorMode accepts: operations that wait for the GPU, or that raise there.
 
-    What reads a value (``item``, ``bool``) or has a shape that depends on values (``nonzero``, reading by a mask) is refused
-    by FakeTensorMode.
+    They wait: copies from a GPU, writes by a mask, and linear algebra that raises errors. They raise: 0-dimensional tensors
+    of the CPU together with others of the GPU, which only pointwise operations accept, and linear algebra in half precision.
+    FakeTensorMode itself refuses what reads a value (``item``, ``bool``) or has a shape that depends on values (``nonzero``,
+    reading by a mask).
     """
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
-        copies = {aten._to_copy.default: (args[:1], result), aten.copy_.default: (args[1:2], result)}
-        for source, target in [copies[func]] if func in copies else []:
-            if source[0].device.type == 'cuda' and target.device.type == 'cpu':
-                raise Synchronization(f'copy of {tuple(target.shape)} {target.dtype} from {source[0].device} to the CPU')
+        if source_and_target := copied(func, args, result):
+            source, target = source_and_target
+            if source.device.type == 'cuda' and target.device.type == 'cpu':
+                raise Synchronization(f'copy of {tuple(target.shape)} {target.dtype} from {source.device} to the CPU')
+            return result
         indices = args[1] if func.overloadpacket in (aten.index_put, aten.index_put_, aten._index_put_impl_) else []
         if any(index is not None and index.dtype == torch.bool for index in indices):
             raise Synchronization(f'{func} with a mask')
+        if func is aten._linalg_check_errors.default:
+            raise Synchronization('linear algebra that raises if it fails')
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        mixed = len({tensor.device for tensor in tensors}) > 1
+        if mixed and torch.Tag.pointwise not in func.tags and func.overloadpacket is not aten.index:
+            raise AssertionError(f'{func} of tensors on {", ".join(str(tensor.device) for tensor in tensors)}')
+        if 'linalg' in str(func) and any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in tensors):
+            raise AssertionError(f'{func} in half precision')
         return result
+
+
+class NoUploads(TorchDispatchMode):
+    """Refuse copies of the CPU's tensors to a GPU, which wait for it too; also of an index."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        indices = args[1] if func.overloadpacket is aten.index else []
+        if any(index is not None and index.device != args[0].device for index in indices):
+            raise Synchronization('an index on the CPU')
+        if source_and_target := copied(func, args, result):
+            source, target = source_and_target
+            if source.device.type == 'cpu' and target.device.type == 'cuda':
+                raise Synchronization(f'copy of {tuple(target.shape)} {target.dtype} from the CPU to {target.device}')
+        return result
+
+
+def copied(func, args, result):
+    """Return source and target of an operation that may copy between devices; None of any other."""
+    if func is aten._to_copy.default:
+        return args[0], result
+    return (args[1], result) if func is aten.copy_.default else None
 
 
 @contextmanager
@@ -46,7 +80,7 @@ def fake_devices(monkeypatch) -> Iterator[FakeTensorMode]:
     monkeypatch.setattr(torch.cuda.amp.common, 'amp_definitely_not_available', lambda: False)
     monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda *args, **kwargs: True)
     # Real tensors on the CPU, of a data set for example, become fake tensors on the CPU.
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode, RefuseSynchronization():
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, WrongOnGPU():
         yield mode
 
 

@@ -10,12 +10,13 @@ DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 
 
 def loss_without_reads(loss):
-    """Compute a loss as on a GPU without Triton: without looking at the data."""
+    """Compute a loss on a GPU without Triton, or as there without looking at the data if there is no GPU."""
 
     def compute(student, teacher):
         with pytest.MonkeyPatch.context() as patch:
+            patch.setenv('SERKD_MM_TRITON', '0')
             patch.setattr(squared_distances_module, 'reads_are_free', lambda _: False)
-            return loss(student, teacher)
+            return loss(student.to(DEVICE), teacher.to(DEVICE)).cpu()
 
     return compute
 
@@ -41,6 +42,8 @@ NEEDS_TRITON = pytest.mark.skipif(not has_triton(), reason='needs Triton, and a 
 LOSSES_AND_REFERENCES = [
     pytest.param(distance_relation_loss, reference.distance_relation_loss, id='distance'),
     pytest.param(angle_relation_loss, reference.angle_relation_loss, id='angle'),
+    pytest.param(loss_without_reads(distance_relation_loss), reference.distance_relation_loss, id='distance on a GPU'),
+    pytest.param(loss_without_reads(angle_relation_loss), reference.angle_relation_loss, id='angle on a GPU'),
     pytest.param(triton_angle_loss, reference.angle_relation_loss, id='triton angle', marks=NEEDS_TRITON),
 ]
 LOSSES = [pytest.param(param.values[0], id=param.id, marks=param.marks) for param in LOSSES_AND_REFERENCES]

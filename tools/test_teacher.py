@@ -86,8 +86,9 @@ class EvaluatedTeacher(BaseClassifier):
             for sample, score in zip(data_samples, scores, strict=True):
                 sample.set_pred_score(score).set_pred_label(score.argmax(dim=0, keepdim=True))
             return data_samples
-        with self.teacher.autocast(inputs.device.type):
-            features = pooled_features(self.teacher.model, self.teacher.own_images(inputs))
+        images = self.teacher.own_images(inputs)
+        with self.teacher.autocast(images.device.type):
+            features = pooled_features(self.teacher.model, images)
         for sample, feature in zip(data_samples, features, strict=True):
             sample.set_data({'pooled_features': feature})
         return data_samples

@@ -37,6 +37,8 @@ class FrozenTeacher(nn.Module):
     Attributes:
         key: The config key.
         classes: The teacher's classes that are the student's; None for all.
+        device: Where it runs; None: where the images are. That of the settings from :meth:`load` on, so that a config can be
+            examined on a machine without that device.
 
     Raises:
         ConfigError: A setting is unknown, the model or a tap does not exist, or there is no checkpoint.
@@ -70,6 +72,7 @@ class FrozenTeacher(nn.Module):
         self.config.execution.apply_memory_format(self.model)
         _store_weights(self.model, self.config.dtype)
         self.loaded = self.stops_early = False
+        self.device: torch.device | None = None
         self.requires_grad_(False)
         self.eval()
 
@@ -95,7 +98,7 @@ class FrozenTeacher(nn.Module):
     def own_images(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return images as the teacher's model needs them: its size, its normalization and its device.
 
-        Moves the teacher to the device of the settings or, without one, to that of the images.
+        Moves the teacher to its device or, without one, to that of the images.
 
         Args:
             inputs: Images ``(B, 3, H, W)``, normalized for the student.
@@ -103,7 +106,7 @@ class FrozenTeacher(nn.Module):
         # The teacher follows the images, not the distiller, so a copy of the distiller on another device does not move it.
         # Images for a student in half precision do not convert its weights; float64 does.
         dtype = torch.promote_types(self.renormalize.scale.dtype, inputs.dtype)
-        device = self.config.device or inputs.device
+        device = self.device or inputs.device
         if self.renormalize.scale.device != device:
             self.to(device)  # Without a dtype: weights that are stored in half precision stay so.
         if self.renormalize.scale.dtype != dtype:
@@ -138,7 +141,7 @@ class FrozenTeacher(nn.Module):
         """Load the weights at the first call, when training starts.
 
         Raises:
-            ConfigError: The checkpoint cannot be read, or its keys or shapes do not match the model.
+            ConfigError: The checkpoint cannot be read or does not match the model, or there is no such device.
         """
         if self.loaded:
             return
@@ -157,7 +160,14 @@ class FrozenTeacher(nn.Module):
             )
         else:
             raise ConfigError(problem)
-        self.loaded = True
+        self.device, self.loaded = self._existing_device(), True
+
+    def _existing_device(self) -> torch.device | None:
+        """The device of the settings; raises if it is a GPU that this machine does not have."""
+        device, count = self.config.device, torch.cuda.device_count()
+        if device is not None and device.type == 'cuda' and device.index >= count:
+            raise ConfigError(f"{self.key}.device='{device}': this machine has {count} GPUs, numbered from 0")
+        return device
 
     def train(self, mode: bool = True) -> 'FrozenTeacher':
         """Stay in eval mode for any ``mode``: the training loop calls ``train()`` every epoch."""

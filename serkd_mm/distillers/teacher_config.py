@@ -1,3 +1,4 @@
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,9 +51,9 @@ class TeacherConfig:
             - **autocast_dtype**: 'bfloat16', 'float16' or 'float32' for the teacher alone. Default: None, which is ``dtype``
               if that is a half-precision dtype, and otherwise as the student.
             - **compile**, **channels_last**: see :class:`ExecutionOptions`. Default: False.
-            - **device**: where the teacher runs, such as ``'cuda:1'``, if it and the student together do not fit one GPU. Its
-              features are copied to the student's device. Of several processes on a machine, all use this device. Default:
-              None, the device of the student.
+            - **device**: where the teacher runs, such as ``'cuda:1'``, if it does not fit beside the student. Its features
+              are copied to the student's device. Of several processes on a machine, all use this device. Default: None, the
+              device of the student.
             - **cache**: folder of the teacher's stored outputs. It is read by :class:`CachedTeacher`, and the teacher is not
               built. Default: None.
         key: Config key of the teacher, for messages. Default: 'model.teacher'.
@@ -107,14 +108,9 @@ def _dtype(name: Any, key: str) -> torch.dtype:
 def _device(name: Any, key: str) -> torch.device | None:
     if name is None:
         return None
-    try:
-        device = torch.device(name)
-    except (RuntimeError, TypeError) as error:
-        raise ConfigError(f"{key}={name!r} is not a device. Use 'cuda:1' for the second GPU, or leave it out") from error
-    count = torch.cuda.device_count()
-    if device.type == 'cuda' and (device.index is None or device.index >= count):
-        raise ConfigError(f"{key}={name!r} must be one of this machine's GPUs, 'cuda:0', 'cuda:1' ...: it has {count}")
-    return device
+    if not isinstance(name, str) or not re.fullmatch(r'cuda:\d+|cpu', name):
+        raise ConfigError(f"{key}={name!r} must be a GPU, such as 'cuda:1' for the second one, or 'cpu'")
+    return torch.device(name)
 
 
 def _autocast_dtype(name: Any, stored: torch.dtype, key: str) -> torch.dtype | None:

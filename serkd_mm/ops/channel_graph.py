@@ -114,7 +114,9 @@ def spectral_embedding(vertices: torch.Tensor, cutoff: float) -> torch.Tensor:
     _, length, num_channels = vertices.shape
     with autocast_off(vertices):
         floor = cutoff * num_channels * torch.eye(length, dtype=vertices.dtype, device=vertices.device)
-        factor = torch.linalg.cholesky(vertices @ vertices.mT + floor)
+        # Unlike cholesky(), it does not wait for a GPU to raise. It fails only where tokens are not finite.
+        factor, failed = torch.linalg.cholesky_ex(vertices @ vertices.mT + floor)
+        factor = factor.masked_fill(failed.bool()[:, None, None], torch.nan)
         return torch.linalg.solve_triangular(factor, vertices, upper=False)
 
 

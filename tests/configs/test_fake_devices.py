@@ -3,10 +3,12 @@
 A config of every component is tested; ``pytest -m sweep tests/configs`` tests all configs.
 """
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from builders import CONFIGS
-from fake_devices import Synchronization, fake_devices, formats, move
+from fake_devices import NoUploads, Synchronization, fake_devices, formats, move
 from hugging_face import hub_cache  # noqa: F401
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
@@ -67,13 +69,14 @@ def image_size(path):
     return 64 if path.parent.name == 'tiny_imagenet' else 32 if path.parts[-2] in ('cifar', 'crd', 'quickstart') else 224
 
 
-def step(model, size, device, num_classes, mode):
-    """Take a step up to the losses on generated images, and return the losses."""
+def step(model, size, device, num_classes, mode, is_placed=True):
+    """Take a step up to the losses on generated images; return their sum. Before a teacher is placed, the step moves it."""
     move(model, device, mode)
     samples = [DataSample().set_gt_label(number % num_classes) for number in range(4)]
     raw = dict(inputs=torch.randint(0, 256, (4, 3, size, size)), data_samples=samples)
-    losses = model(**model.data_preprocessor(raw, training=True), mode='loss')
-    total, losses = model.parse_losses(losses)
+    data = model.data_preprocessor(raw, training=True)  # Copies images and labels, as any training of mmpretrain.
+    with NoUploads() if is_placed else nullcontext():
+        total, losses = model.parse_losses(model(**data, mode='loss'))
     assert isinstance(total, FakeTensor)
     for name, loss in losses.items():
         assert (loss.device, loss.dtype, loss.shape) == (torch.device(device), torch.float32, ()), name
@@ -81,27 +84,30 @@ def step(model, size, device, num_classes, mode):
 
 
 def check_steps(model, size, num_classes, monkeypatch):
-    """Take steps on fake GPUs in half precision, then with teachers on another GPU, then also backward on a fake CPU."""
+    """Take steps on fake GPUs in half precision, first with teachers on another GPU, and backward on a fake CPU."""
     teachers = list(getattr(model, 'teachers', {}).values())
     models = [getattr(model, 'student', model), *(teacher.model for teacher in teachers)]
     # On a CPU, relation losses read values: here they compute as on a GPU.
     monkeypatch.setattr(squared_distances, 'reads_are_free', lambda _: False)
     with fake_devices(monkeypatch) as mode:
+        for teacher in teachers:
+            teacher.load()
+            teacher.device = torch.device('cuda:1')
+        with torch.autocast('cuda', DTYPES[0]):
+            step(model, size, 'cuda:0', num_classes, mode, is_placed=not teachers)
+        for teacher in teachers:
+            assert {weight.device for weight in teacher.parameters()} == {torch.device('cuda:1')}
+            teacher.device = None
+            move(teacher, 'cuda:0', mode)
         for dtype in DTYPES:
             with torch.autocast('cuda', dtype), formats(*models) as found:
                 step(model, size, 'cuda:0', num_classes, mode)
             assert found == {dtype}
         for teacher in teachers:
-            assert {weight.device for weight in teacher.parameters()} == {torch.device('cuda:0')}
-            teacher.config.device = torch.device('cuda:1')
-            move(teacher, 'cuda:1', mode)
-        with torch.autocast('cuda', DTYPES[0]):
-            step(model, size, 'cuda:0', num_classes, mode)
-        for teacher in teachers:
-            teacher.config.device = None
             move(teacher, 'cpu', mode)
         with torch.autocast('cpu', DTYPES[0]):  # A backward pass on a GPU needs a driver.
-            step(model, size, 'cpu', num_classes, mode).backward()
+            total = step(model, size, 'cpu', num_classes, mode)
+        total.backward()
         trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         assert [name for name, weight in trained.items() if weight.grad is None] == []
         assert {weight.grad.dtype for weight in trained.values()} == {torch.float32}
@@ -161,6 +167,18 @@ def copy(value):
     return value.cpu().to(value.device)
 
 
+def stack(value):
+    return torch.stack([value.sum(), torch.tensor(0.0)]).sum() + value
+
+
+def upload(value):
+    return value * torch.tensor([2.0]).to(value.device)
+
+
+def factorize(value):
+    return value * torch.linalg.cholesky(value.reshape(-1, 1, 1)[:1]).sum()
+
+
 def write(value):
     return value.index_put((value.isfinite(),), value.sum())
 
@@ -171,6 +189,9 @@ MISTAKES = {
     select: (DynamicOutputShapeException, 'nonzero'),
     copy: (Synchronization, 'to the CPU'),
     write: (Synchronization, 'with a mask'),
+    stack: (AssertionError, 'stack.* of tensors on cuda:0, cpu'),
+    upload: (Synchronization, 'from the CPU'),
+    factorize: (Synchronization, 'raises if it fails'),
 }
 PLACES = {'loss': (LogitKLLoss, 'compare'), 'merger': (AvgPoolMerger, 'forward'), 'tokenizer': (PatchTokenizer, 'forward')}
 
@@ -184,12 +205,14 @@ def test_a_mistake_is_found(mistake, place, monkeypatch):
     model = build(load(CONFIGS / 'cifar' / 'vit_serkd_avg-pool.py', monkeypatch))
     monkeypatch.setattr(component, method, lambda *args: mistake(right(*args)))
     error, message = MISTAKES[mistake]
-    with fake_devices(monkeypatch) as mode, pytest.raises(error, match=message):
-        step(model, 32, 'cuda:0', 10, mode)
+    with fake_devices(monkeypatch) as mode:
+        move(model.teacher, 'cuda:0', mode)
+        with pytest.raises(error, match=message):
+            step(model, 32, 'cuda:0', 10, mode)
 
 
 def test_autocast_that_is_off_is_found(monkeypatch):
     model = build(load(CONFIGS / 'cifar' / 'vit_serkd.py', monkeypatch))
     with fake_devices(monkeypatch) as mode, formats(model) as found:
-        step(model, 32, 'cuda:0', 10, mode)
+        step(model, 32, 'cuda:0', 10, mode, is_placed=False)
     assert found == {torch.float32}

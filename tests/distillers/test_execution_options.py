@@ -129,15 +129,20 @@ def test_the_teacher_s_autocast_dtype_is_independent():
         (dict(teacher__compile=dict(backend='inducto')), r'model\.teacher\.compile=.*inducto'),
         (dict(student__channels_last=1), r'model\.student\.channels_last must be True or False'),
         (dict(teacher__autocast_dtype='bf16'), r"model\.teacher\.autocast_dtype='bf16' is not a dtype. .*'bfloat16'"),
-        (dict(teacher__device='gpu'), r"model\.teacher\.device='gpu' is not a device"),
-        (dict(teacher__device='cuda:64'), r"model\.teacher\.device='cuda:64' must be one of this machine's GPUs"),
-        (dict(teacher__device='cuda'), r"model\.teacher\.device='cuda' must be one of"),
+        (dict(teacher__device='gpu'), r"model\.teacher\.device='gpu' must be a GPU, such as 'cuda:1'"),
+        (dict(teacher__device='cuda'), r"model\.teacher\.device='cuda' must be a GPU"),
         (dict(student__autocast_dtype='bfloat16'), r'model\.student\.autocast_dtype is not a setting'),
     ],
 )
 def test_wrong_settings_are_reported(settings, message):
     with pytest.raises(ConfigError, match=message):
         MODELS.build(distiller_config(**settings))
+
+
+def test_gpu_that_is_missing_is_reported_when_training_starts():
+    model = MODELS.build(distiller_config(teacher__device='cuda:64'))
+    with pytest.raises(ConfigError, match=r"model\.teacher\.device='cuda:64': this machine has \d+ GPUs"):
+        model.teacher.load()
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import torch
 from builders import extra_memory
 from formulas import formula_angle_loss, formula_distance_loss, formula_normalized_distances
 from relations import (
+    DEVICE,
     LOSSES,
     LOSSES_AND_REFERENCES,
     NEEDS_TRITON,
@@ -101,7 +102,7 @@ def test_half_precision_is_promoted(loss, dtype):
 @pytest.mark.parametrize('loss', LOSSES)
 def test_autocast_changes_nothing(loss):
     student, teacher = tokens(2, 9, 16), tokens(2, 9, 24, seed=1)
-    with torch.autocast('cpu', dtype=torch.bfloat16):
+    with torch.autocast('cpu', dtype=torch.bfloat16), torch.autocast(DEVICE, dtype=torch.bfloat16):
         assert torch.equal(loss(student, teacher), loss(student.clone(), teacher.clone()))
         inside = loss(student, teacher)
     assert torch.equal(inside, loss(student, teacher))

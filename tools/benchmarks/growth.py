@@ -1,6 +1,6 @@
 """Growth of the angle loss with the number of tokens and of images: ours and the paper's listing, forward and backward.
 
-    python tools/benchmarks/growth.py [--device cpu] [--dtype float32] [--out DIR]
+    python tools/benchmarks/growth.py [--device cpu] [--dtype float32] [--tokens 16 49] [--images 1 4] [--out DIR]
 
 Writes ``growth_<device>.json`` and ``.png``, and prints the exponent between the last two measurements of each series.
 """
@@ -90,7 +90,13 @@ def main() -> None:
     """Measure, print and save the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     machine.add_arguments(parser)
+    for series in SERIES:
+        parser.add_argument(f'--{series}', nargs='+', type=int, help='two or more; by default those of the results')
     args = parser.parse_args()
+    for series, cases in SERIES.items():
+        if values := getattr(args, series):
+            tokens, images = cases[args.device][0]
+            cases[args.device] = [(value, images) if series == 'tokens' else (tokens, value) for value in values]
     about = machine.describe(args.device, args.dtype)
     results = run(args.device, args.dtype, args.seconds)
     machine.report(args.out / f'growth_{args.device}', about, results, table(results), plot)

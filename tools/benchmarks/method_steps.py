@@ -61,23 +61,30 @@ def peak_memory(method: str, device: str, dtype: str, batch: int) -> dict[str, i
     machine.keep_freed_memory()
     (step,) = method_steps([method], device, dtype, batch).values()
     step()
+    return {'bytes': extra_memory(step, device)}
+
+
+def extra_memory(step: Callable, device: str) -> int:
+    """Return by how many bytes two steps raise the peak memory."""
     before = machine.reset_peak(device)
     for _ in range(2):
         step()
-    return {'bytes': machine.peak(device) - before}
+    return machine.peak(device) - before
 
 
-def run(device: str, dtype: str, batch: int, seconds: float) -> dict:
-    """Measure time and memory of a step of every method.
+def run(device: str, dtype: str, batch: int, seconds: float, methods: list[str]) -> dict:
+    """Measure time and memory of a step of each method.
 
     Args:
         device: 'cpu' or 'cuda'.
         dtype: Of autocast; 'float32' for none.
         batch: Images of a step.
         seconds: Time for each method.
+        methods: Keys of ``METHODS``, with 'kd'.
     """
     machine.keep_freed_memory()
-    times = interleave(method_steps(list(METHODS), device, dtype, batch), seconds)
+    functions = method_steps(methods, device, dtype, batch)
+    times = interleave(functions, seconds)
     found = {}
     for method, own in times.items():
         # Ratios within a round of all methods are least affected by other load on the machine.
@@ -87,7 +94,11 @@ def run(device: str, dtype: str, batch: int, seconds: float) -> dict:
             'over_kd': median(over_kd),
             'quartiles': [over_kd[len(over_kd) // 4], over_kd[-1 - len(over_kd) // 4]],
             'steps': len(own),
-            **machine.measure_separately(peak_memory, [method, device, dtype, batch], device),
+            **(
+                {'bytes': extra_memory(functions[method], device)}  # Beyond what all methods hold.
+                if device == 'cuda'
+                else machine.measure_separately(peak_memory, [method, device, dtype, batch], device)
+            ),
         }
     return {'batch': batch, 'pair': PAIR, 'methods': found}
 

@@ -12,7 +12,7 @@ import torch
 def our_step(
     config: Path, device: str, dtype: str, options: dict[str, Any] | None = None
 ) -> tuple[torch.nn.Module, Callable]:
-    """Return the model of one of our configs, and a training step on images and data samples.
+    """Return the model of one of our configs, and a training step on images and data samples, which returns the losses.
 
     Args:
         config: The config file.
@@ -35,13 +35,15 @@ def our_step(
     model.init_weights()
     model.to(device).train()
     if dtype != 'float32':
-        config.optim_wrapper.update(type='AmpOptimWrapper', dtype=dtype)
+        # mmengine's wrapper needs a GPU; on a CPU, mixed precision is bfloat16.
+        amp = {'type': 'AmpOptimWrapper', 'dtype': dtype}
+        config.optim_wrapper.update(amp if device == 'cuda' else {'type': 'mmpretrain.AutocastOptimWrapper'})
     optim_wrapper = build_optim_wrapper(model, config.optim_wrapper)
     if hasattr(model, 'set_progress'):
         model.set_progress(0.5)  # Of a schedule, if there is one.
 
-    def step(images: torch.Tensor, samples: list) -> None:
-        model.train_step({'inputs': list(images), 'data_samples': samples}, optim_wrapper)
+    def step(images: torch.Tensor, samples: list) -> dict[str, torch.Tensor]:
+        return model.train_step({'inputs': list(images), 'data_samples': samples}, optim_wrapper)
 
     return model, step
 
@@ -57,8 +59,8 @@ def with_labels(step: Callable) -> Callable:
     """Return a step on images and classes of a step on images and data samples."""
     from mmpretrain.structures import DataSample  # noqa: PLC0415
 
-    def run(images: torch.Tensor, classes: list[int]) -> None:
-        step(images, [DataSample().set_gt_label(label) for label in classes])
+    def run(images: torch.Tensor, classes: list[int]) -> dict[str, torch.Tensor]:
+        return step(images, [DataSample().set_gt_label(label) for label in classes])
 
     return run
 

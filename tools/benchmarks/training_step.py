@@ -1,7 +1,7 @@
 """Training step of ``deit-ti_mae-b`` by labels only, logit KD, SeRKD with its teacher and from a cache of the teacher's
 outputs, and of timm's TokenDistillationTask.
 
-    python tools/benchmarks/training_step.py [--device cpu] [--dtype float32] [--batch 8] [--out DIR] [--methods]
+    python tools/benchmarks/training_step.py [--device cpu] [--dtype float32] [--batch 8] [--out DIR] [--methods [kd serkd]]
 
 A step is what the training loop does with loaded images: preprocess, mix, forward, backward, update. Steps of all kinds are
 interleaved in one process, so that other load on the machine affects them equally. Memory is measured separately for each.
@@ -237,7 +237,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     machine.add_arguments(parser)
     parser.add_argument('--batch', type=int, help='images per step; by default 8 on a CPU and 128 on a GPU')
-    parser.add_argument('--methods', action='store_true', help='compare the steps of all methods instead')
+    parser.add_argument(
+        '--methods',
+        nargs='*',
+        choices=method_steps.METHODS,
+        metavar='METHOD',
+        help='compare the steps of methods instead: by default of all; kd, to which they are compared, is added',
+    )
     parser.add_argument('--measure', type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args()
     logging.disable(logging.INFO)  # mmengine logs every weight that it initializes.
@@ -247,8 +253,9 @@ def main() -> None:
     about = machine.describe(args.device, args.dtype)
     about['timm'] = version('timm') if find_spec('timm') else 'not installed'
     batch = args.batch or (128 if args.device == 'cuda' else 8)
-    if args.methods:
-        results = method_steps.run(args.device, args.dtype, batch, args.seconds)
+    if args.methods is not None:
+        methods = list(dict.fromkeys(['kd', *args.methods])) if args.methods else list(method_steps.METHODS)
+        results = method_steps.run(args.device, args.dtype, batch, args.seconds, methods)
         path = args.out / f'training_step_methods_{args.device}'
         machine.report(path, about, results, method_steps.table(results), method_steps.plot)
         return
