@@ -29,8 +29,9 @@ from .squared_distances import has_close_tokens
 # fits it. The first costs fewer instructions for each angle, the second pads less. Of more angles a lane, the registers of a
 # multiprocessor would hold less than a quarter of its warps.
 _TILES = ((64, 8), (32, 8))
-# Programs among which the tokens k are divided: a batch of a few images occupies a GPU.
-_PARTS = 4
+# Programs among which the tokens k are divided, at most: a batch of a few images occupies a GPU. A batch that has this number
+# of programs without it is not divided, which saves memory.
+_PARTS, _PROGRAMS = 4, 4096
 
 
 @triton.jit(do_not_specialize=['stride'])
@@ -132,13 +133,20 @@ def row_blocks(num_tokens: int, exact: bool = False) -> list[tuple[int, int, int
     return [block for block in blocks if block[1]]
 
 
+def parts_of(batch: int, num_tokens: int, blocks: list[tuple[int, int, int, int]]) -> tuple[int, int]:
+    """The parts of the tokens k for the launches of :func:`row_blocks`, and the tokens of a part."""
+    widest = max(columns for *_, columns in blocks)
+    wanted = min(_PARTS, triton.cdiv(_PROGRAMS, batch * sum(count for _, count, *_ in blocks)))
+    of_part = triton.cdiv(triton.cdiv(num_tokens, wanted), widest) * widest
+    return triton.cdiv(num_tokens, of_part), of_part
+
+
 def _sums(sides: list[tuple[Tensor, Tensor]], chosen: Tensor) -> list[Tensor]:
     """The four sums of the chosen images ``(B,)``, in the dtype of the sides; those of other images are arbitrary."""
     batch, num_tokens, _ = sides[0][0].shape
     blocks = row_blocks(num_tokens, sides[0][0].dtype == torch.float64)
     widest = max(columns for *_, columns in blocks)
-    of_part = triton.cdiv(triton.cdiv(num_tokens, _PARTS), widest) * widest
-    parts = triton.cdiv(num_tokens, of_part)
+    parts, of_part = parts_of(batch, num_tokens, blocks)
     first, count, rows, _ = blocks[-1]
     stride = max(first + count * rows, triton.cdiv(num_tokens, widest) * widest)
     pairs = [_padded_pairs(side, stride) for side in sides]

@@ -178,7 +178,7 @@ def _of_amd(code: str) -> tuple[int, int, list]:
     return registers, spills, found
 
 
-def of_tokens(num_tokens: int, exact: bool, by_tile: dict[tuple[int, int], dict[str, Any]]) -> dict[str, Any]:
+def of_tokens(num_tokens: int, exact: bool, batch: int, by_tile: dict[tuple[int, int], dict[str, Any]]) -> dict[str, Any]:
     """Combine the statistics of the tiles that a number of tokens is computed with: counts weighted by their angles."""
     blocks = angle_relation_triton.row_blocks(num_tokens, exact)
     angles = {
@@ -191,7 +191,7 @@ def of_tokens(num_tokens: int, exact: bool, by_tile: dict[tuple[int, int], dict[
         found[name] = sum(by_tile[tile][name] * number for tile, number in angles.items()) / total
     found['padding'] = total / num_tokens**2
     found['real'] = found['instructions'] * found['padding']
-    parts = angle_relation_triton._PARTS
+    parts, _ = angle_relation_triton.parts_of(batch, num_tokens, blocks)
     first, count, rows, _ = blocks[-1]
     found['warps'] = parts * sum(block[1] for block in blocks)  # Of an image.
     found['numbers'] = (first + count * rows) ** 2 * (4 + 1 + 2 * parts)  # Inputs and outputs of an image.
@@ -212,7 +212,7 @@ def estimate(device: Device, found: dict[str, Any], batch: int) -> dict[str, flo
     }
 
 
-def collect(targets: list[str], tokens: list[int], dtype: str, folder: Path) -> list[dict[str, Any]]:
+def collect(targets: list[str], tokens: list[int], batch: int, dtype: str, folder: Path) -> list[dict[str, Any]]:
     """The rows of the table; a target that Triton does not compile for has the key 'failed'."""
     exact = dtype == 'fp64'
     tiles = sorted({tuple(block[2:]) for number in tokens for block in angle_relation_triton.row_blocks(number, exact)})
@@ -223,7 +223,7 @@ def collect(targets: list[str], tokens: list[int], dtype: str, folder: Path) -> 
         except Exception as error:  # Compilers and assemblers raise errors of their own.
             results.append({'target': target, 'failed': f'{type(error).__name__}: {str(error).strip()[:200]}'})
             continue
-        results += [{'target': target, 'tokens': number, **of_tokens(number, exact, by_tile)} for number in tokens]
+        results += [{'target': target, 'tokens': number, **of_tokens(number, exact, batch, by_tile)} for number in tokens]
         print(f'{target}: compiled', flush=True)
     return results
 
@@ -293,7 +293,7 @@ def main() -> None:
         if args.tiles:
             results = collect_tiles(args.targets, args.tiles, args.dtype, Path(folder), args.kernel, args.warps)
         else:
-            results = collect(args.targets, args.tokens, args.dtype, Path(folder))
+            results = collect(args.targets, args.tokens, args.batch, args.dtype, Path(folder))
     text = ', '.join(f'{name}: {value}' for name, value in about.items()) + '\n\n'
     text += table(results, args.batch, times=args.dtype == 'fp32' and not args.tiles)
     print(text)
