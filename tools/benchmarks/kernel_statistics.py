@@ -31,13 +31,11 @@ os.environ.pop('TRITON_INTERPRET', None)  # The interpreter replaces the functio
 os.environ.setdefault('TRITON_DEFAULT_FP_FUSION', '1')
 
 import triton
+from kernel_time import DEVICES, estimate
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from serkd_mm.ops import angle_relation_triton
-
-EFFICIENCY = 0.6  # An assumption: no kernel issues an instruction in every cycle.
-OPERATIONS = 15  # Float32 operations for an angle: 4 and 4 for the cosines, 2 for the slope, 2 for the loss, 3 for the sums.
 
 
 class Limits(NamedTuple):
@@ -48,16 +46,6 @@ class Limits(NamedTuple):
     shared: int
 
 
-class Device(NamedTuple):
-    """A GPU: target, multiprocessors, GHz, float32 instructions of warps a cycle and multiprocessor, GB/s."""
-
-    target: str
-    processors: int
-    clock: float
-    arithmetic: int
-    bandwidth: float
-
-
 # CUDA C++ Programming Guide, technical specifications by compute capability. All have 65,536 registers.
 LIMITS = {
     'sm_75': Limits(32, 16, 64 * 1024),
@@ -66,10 +54,6 @@ LIMITS = {
     'sm_89': Limits(48, 24, 100 * 1024),
     'sm_90': Limits(64, 32, 228 * 1024),
     'sm_100': Limits(64, 32, 228 * 1024),
-}
-DEVICES = {
-    'A100': Device('sm_80', 108, 1.41, 2, 1555),
-    'H100': Device('sm_90', 132, 1.755, 4, 3350),
 }
 KINDS = {
     'arithmetic': r'[FD](ADD|MUL|FMA|MNMX|SETP|SEL)|MUFU|v_(pk_)?(add|sub|mul|fma|min|max|med3)\w*_f',
@@ -191,19 +175,6 @@ def of_tokens(num_tokens: int, exact: bool, by_tile: dict[tuple[int, int], dict[
     found['numbers'] = (first + count * rows) ** 2 * (4 + 1 + 2 * parts)  # Inputs and outputs of an image.
     found['tile'] = ' + '.join(f'{rows} x {columns}' for rows, columns in angles)
     return found
-
-
-def estimate(device: Device, found: dict[str, Any], batch: int) -> dict[str, float]:
-    """Estimated milliseconds for a batch, and the bounds by memory and by arithmetic; see the module's docstring."""
-    angles = batch * found['tokens'] ** 3
-    busy = min(batch * found['warps'] / (4 * device.processors), 1) * device.processors * device.clock * 1e9
-    warp_angles = angles * found['padding'] / 32
-    cycles = max(found['instructions'] / 4, found['arithmetic'] / device.arithmetic, found['memory'] + found['shuffles'])
-    return {
-        'milliseconds': 1e3 * warp_angles * cycles / busy / EFFICIENCY,
-        'memory_bound': 1e3 * 4 * batch * found['numbers'] / device.bandwidth / 1e9,
-        'arithmetic_bound': 1e3 * angles * OPERATIONS / (32 * device.arithmetic * device.processors * device.clock * 1e9),
-    }
 
 
 def collect(targets: list[str], tokens: list[int], dtype: str, folder: Path) -> list[dict[str, Any]]:
