@@ -72,8 +72,13 @@ def main() -> None:
     console.print(teacher_weights, soft_wrap=True)
 
 
-def build_model(path: str, options: Mapping | None) -> tuple[Config, nn.Module]:
-    """Read a config and build its distiller, in training mode and without the teacher's weights.
+def build_model(path: str, options: Mapping | None, weights: bool = True) -> tuple[Config, nn.Module]:
+    """Read a config and build its distiller, in training mode; the teachers' weights are not loaded.
+
+    Args:
+        path: Path of the config.
+        options: Settings of ``--cfg-options``.
+        weights: Whether the files of the teachers' weights must exist. Default: True.
 
     Raises:
         SystemExit: The config does not distill, or is wrong.
@@ -84,6 +89,9 @@ def build_model(path: str, options: Mapping | None) -> tuple[Config, nn.Module]:
         raise SystemExit(f'{path}: model.type is {type_name(config.model)}, but only a RelationDistiller distills')
     if not config.model.get('teacher') and not config.model.get('teachers'):
         raise SystemExit(f'{path}: model.teacher is not set, so there is no distillation to describe')
+    for teacher in () if weights else [config.model.get('teacher'), *(config.model.get('teachers') or {}).values()]:
+        if teacher and not teacher.get('cache'):
+            teacher.update(checkpoint=None, allow_random_teacher=True)
     torch.manual_seed(0)
     config.model.setdefault('data_preprocessor', config.get('data_preprocessor'))
     try:

@@ -91,14 +91,17 @@ def assumptions(args: argparse.Namespace, rates: Rates) -> str:
 
 def plan(path: str, args: argparse.Namespace, rates: Rates) -> str:
     """Return the tables of one config."""
-    config, model = build_model(path, args.cfg_options)
+    config, model = build_model(path, args.cfg_options, weights=False)
     if is_cached(model):
         raise PlanError(
             f'{path}: model.teacher.cache is set. Plan the config that the cache was made from: both are printed'
         )
     batch_size = config.train_dataloader.batch_size
     images = args.images or num_images(config)
-    counts = count_step(model, config, batch_size)
+    try:
+        counts = count_step(model, config, batch_size)
+    except RuntimeError as error:  # Such as a shape that depends on values.
+        raise PlanError(f'{path}: a step on tensors without values failed. {type(error).__name__}: {error}') from error
     per_core = measure_loading(config, args.photo) if args.photo else args.images_per_core
     args = argparse.Namespace(**{**vars(args), 'images': images, 'images_per_core': per_core})
     steps = {'live': training_time.live_step(counts, rates)}
@@ -141,16 +144,16 @@ def num_images(config: Config) -> int:
 
 def seen_images(config: Config, num_gpus: int, args: argparse.Namespace) -> int:
     """Return how many images the whole training sees."""
-    if args.epochs or (config.train_cfg.get('by_epoch', True) and config.train_cfg.get('max_epochs')):
-        return (args.epochs or config.train_cfg.max_epochs) * args.images
+    epochs = args.epochs or config.train_cfg.get('max_epochs')
+    if epochs:
+        return epochs * args.images
     return config.train_cfg.max_iters * config.train_dataloader.batch_size * num_gpus
 
 
 def length(config: Config, args: argparse.Namespace) -> str:
     """Return the length of the training in words."""
-    if args.epochs or config.train_cfg.get('max_epochs'):
-        return f'{args.epochs or config.train_cfg.max_epochs} epochs of'
-    return f'{config.train_cfg.max_iters:,} iterations on'
+    epochs = args.epochs or config.train_cfg.get('max_epochs')
+    return f'{epochs} epochs of' if epochs else f'{config.train_cfg.max_iters:,} iterations on'
 
 
 def measure_loading(config: Config, photo: Path) -> float:
@@ -221,9 +224,9 @@ def hours_table(config: Config, steps: Mapping[str, Step], args: argparse.Namesp
                     f'{1e3 * step.seconds:.1f}',
                     step.bound,
                     f'{speed:,.0f}',
-                    f'{training_time.hours(seen, speed):.1f}',
+                    readable(training_time.hours(seen, speed)),
                     f'{training_time.cores_for(speed, args.images_per_core):,}',
-                    f'{training_time.hours(seen, loaded):.1f}',
+                    readable(training_time.hours(seen, loaded)),
                 )
             )
     how = f'measured on {args.photo.name}' if args.photo else 'an assumption'
@@ -252,11 +255,16 @@ def cache_table(counts: StepCounts, rates: Rates, args: argparse.Namespace) -> l
         speed = step.images_per_second(gpus)
         loaded = min(speed, gpus * args.cores_per_gpu * args.images_per_core)
         by_gpus.append(
-            f'{gpus} GPU{"s" * (gpus > 1)}: {training_time.hours(seen, speed):.1f} h, '
-            f'{training_time.hours(seen, loaded):.1f} h with {args.cores_per_gpu} cores a GPU'
+            f'{gpus} GPU{"s" * (gpus > 1)}: {readable(training_time.hours(seen, speed))} h, '
+            f'{readable(training_time.hours(seen, loaded))} h with {args.cores_per_gpu} cores a GPU'
         )
     made = f'{args.views} views x {args.images:,} images: {size / 1e9:,.1f} GB. To make it, {"; ".join(by_gpus)}.'
     return [*markdown(('losses', 'stored as', 'bytes an image and view'), rows), '', made]
+
+
+def readable(number_of_hours: float) -> str:
+    """Return hours with the digits that an estimate may show."""
+    return f'{number_of_hours:.1f}' if number_of_hours >= 1 else f'{number_of_hours:.2g}'
 
 
 def markdown(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:

@@ -78,7 +78,7 @@ def count_network(name: str) -> tuple[list[Kernel], list[Kernel]]:
 def compare_with_cpu() -> str:
     """Compare the step of deit-ti_mae-b with training_step_cpu.json: its teacher's share, a cache's time, memory."""
     published = json.loads((FOLDER / 'results' / 'training_step_cpu.json').read_text())['results']
-    config, model = build_model(str(FOLDER.parents[1] / 'configs' / 'serkd' / 'deit-ti_mae-b.py'), None)
+    config, model = build_model(str(FOLDER.parents[1] / 'configs' / 'serkd' / 'deit-ti_mae-b.py'), None, weights=False)
     counts = count_step(model, config, published['batch'], mixed=False)
     flops = {part: sum(kernel.flops for kernel in getattr(counts, part)) for part in ('teacher', 'student', 'decoding')}
     kinds, live = published['kinds'], flops['teacher'] + flops['student']
