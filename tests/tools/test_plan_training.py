@@ -21,12 +21,14 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from training_variants import use_repeatable_views
 
-sys.path.append(str(REPOSITORY / 'tools'))
+sys.path += [str(REPOSITORY / 'tools'), str(REPOSITORY / 'tools' / 'benchmarks')]
+import plan_check
 import plan_training
 from describe import count_saved, generated_batch
 from kernel_counts import Kernel, KernelCounter, StepCounts, count_step
 from training_time import Gpu, Rates, cache_bytes, cached_step, cores_for, hours, live_step, making_step, memory_of
 
+PAGE = DOCS / 'user_guides' / 'plan_a_training.md'
 RATES = Rates(Gpu(bfloat16=100, float32=10, float64=5, bandwidth=1000, memory=80), 0.5, 0.5, 1e-5)
 
 
@@ -198,22 +200,24 @@ def test_loading_is_measured_on_a_photograph(config, image_root, monkeypatch):
 
 @pytest.mark.slow
 def test_the_page_shows_what_the_tool_prints():
-    text = (DOCS / 'user_guides' / 'plan_a_training.md').read_text()
-    section = text.split('## Three trainings on H100s')[1].split('## How far')[0]
-    names = re.findall(r'^`(\S+)`: ', section, re.MULTILINE)
-    page = plan(*(REPOSITORY / 'configs' / 'serkd' / f'{name}.py' for name in names))
-    printed = page.splitlines()
-    for line in section.splitlines():
-        if line.startswith(('| ', '10 views')):
-            assert line in printed
-    assert len(names) == 3
+    section = PAGE.read_text().split('## Three trainings on H100s')[1].split('## How far')[0]
+    of_config = {part.split('`')[1]: part for part in section.split('### ')[1:]}
+    assert list(of_config) == ['deit-ti_mae-b', 'deit-s_mae-b', 'resnet18_resnet101']
+    printed = plan(REPOSITORY / 'configs' / 'serkd' / 'deit-ti_mae-b.py').splitlines()  # Each takes ten seconds.
+    quoted = [line for line in of_config['deit-ti_mae-b'].splitlines() if line.startswith(('| ', '10 views'))]
+    assert len(quoted) > 20
+    assert all(line in printed for line in quoted)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures('runner_scope')
 def test_the_page_shows_the_comparison_with_measurements():
-    text = (DOCS / 'user_guides' / 'plan_a_training.md').read_text()
-    section = text.split('## How far the estimates are off')[1]
-    printed = run_forked('tools/benchmarks/plan_check.py').splitlines()
-    assert all(line in printed for line in section.splitlines() if line.startswith('| '))
-    estimates = [float(ratio) for line in printed for ratio in re.findall(r'\| (\d\.\d\d)(?= \|)', line)]
-    assert 0.7 < min(estimates) < max(estimates) < 1.31
+    section = PAGE.read_text().split('## How far the estimates are off')[1]
+    assert plan_check.compare_with_gpu('resnet18_8xb32_in1k') in section
+    table, memory = plan_check.compare_with_cpu().split('\n\n')
+    assert table in section
+    counted, *measured = re.findall(r'(\d+) MiB', memory)
+    assert all(f'{number} MiB' in ' '.join(section.split()) for number in (counted, *measured))
+    ratios = [float(ratio) for ratio in re.findall(r'\| (\d\.\d\d)(?= \|)', section)]
+    assert len(ratios) == 9
+    assert (min(ratios), max(ratios)) == (0.71, 1.30)  # As the text says.

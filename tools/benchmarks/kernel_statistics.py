@@ -11,8 +11,8 @@ for each program), by the most programs and by the most warps; ``LIMITS`` has th
 
 Times are estimates, not measurements: the longest of issuing all instructions (4 a cycle and multiprocessor), of float32
 arithmetic (``DEVICES``), and of instructions that access memory or exchange between lanes (1 a cycle), divided by
-``EFFICIENCY``; kernel_time.py has the formula and these numbers. Schedulers without a warp are idle. The bound by memory moves every input and output once; the bound by
-arithmetic computes ``OPERATIONS`` for each of the B x L^3 angles.
+``EFFICIENCY``; kernel_time.py has the formula and these numbers. Schedulers without a warp are idle. The bound by memory
+moves every input and output once; the bound by arithmetic computes ``OPERATIONS`` for each of the B x L^3 angles.
 """
 
 import argparse

@@ -46,16 +46,21 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     MMLogger.get_current_instance().setLevel('ERROR')
     warnings.simplefilter('ignore')
-    rates = Rates(RTX_3090)
     print('| network | inference, estimated | published | ratio | training, estimated | published | ratio |')
     print('| --- ' * 7 + '|')
-    for name, (shown, *published) in PUBLISHED.items():
-        cells = [shown]
-        for kernels, known in zip(count_network(name), published, strict=True):
-            estimated = BATCH / rates.gpu_seconds(kernels)
-            cells += [f'{estimated:,.0f}', f'{known:,.0f}', f'{estimated / known:.2f}'] if known else ['-'] * 3
-        print(f'| {" | ".join(cells)} |', flush=True)
+    for name in PUBLISHED:
+        print(compare_with_gpu(name), flush=True)
     print(f'\n{compare_with_cpu()}')
+
+
+def compare_with_gpu(name: str) -> str:
+    """Return the row of a network: images per second, estimated and published."""
+    shown, *published = PUBLISHED[name]
+    cells, rates = [shown], Rates(RTX_3090)
+    for kernels, known in zip(count_network(name), published, strict=True):
+        estimated = BATCH / rates.gpu_seconds(kernels)
+        cells += [f'{estimated:,.0f}', f'{known:,.0f}', f'{estimated / known:.2f}'] if known else ['-'] * 3
+    return f'| {" | ".join(cells)} |'
 
 
 def count_network(name: str) -> tuple[list[Kernel], list[Kernel]]:
