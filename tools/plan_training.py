@@ -13,6 +13,8 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
+import cv2
+import torch
 import training_time
 from describe import build_model, is_cached
 from kernel_counts import StepCounts, count_step
@@ -157,7 +159,7 @@ def length(config: Config, args: argparse.Namespace) -> str:
 
 
 def measure_loading(config: Config, photo: Path) -> float:
-    """Return how many times a second of CPU time the pipeline of a config loads a photograph.
+    """Return how many times a second of CPU time one thread loads a photograph with the pipeline of a config.
 
     Raises:
         PlanError: The pipeline does not load an image file.
@@ -166,6 +168,8 @@ def measure_loading(config: Config, photo: Path) -> float:
     pipeline = config.train_dataloader.dataset.get('pipeline', [])
     if 'LoadImageFromFile' not in map(type_name, pipeline):
         raise PlanError(f'{config.filename}: --photo: the pipeline of the training does not load image files')
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
     run, loaded, start = Compose(pipeline), 0, None
     while start is None or time.process_time() - start < PHOTO_SECONDS:
         run({'img_path': str(photo), 'gt_label': 0})
