@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
+from cache_sizes import planned_outputs
+from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
@@ -24,8 +26,6 @@ from torch import nn
 import serkd_mm  # noqa: F401  (registers the components, and reports a missing package)
 from serkd_mm.config_errors import ConfigError
 from serkd_mm.config_files import OptionsAction, read_config, type_name
-from serkd_mm.distillers.cache_maker import CacheOptions
-from serkd_mm.distillers.cache_plan import plan_outputs
 from serkd_mm.distillers.cached_teacher import CachedTeacher
 from serkd_mm.distillers.frozen_teacher import FrozenTeacher
 from serkd_mm.distillers.model_parts import backbone_of
@@ -34,7 +34,6 @@ from serkd_mm.distillers.teacher_names import SINGLE
 from serkd_mm.errors import one_line_errors
 from serkd_mm.losses.schedules import ScheduledSettings
 from serkd_mm.runner import check_config
-from serkd_mm.teacher_cache.token_basis import describe_basis
 from serkd_mm.tokenizers import Feature
 
 NUM_IMAGES = 2
@@ -46,18 +45,10 @@ def main() -> None:
     parser.add_argument('config', help='a distillation config')
     parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help='as in tools/train.py')
     args = parser.parse_args()
-    config = read_config(args.config, args.cfg_options)
-    check_config(config, read_config(args.config), args.cfg_options)
-    if type_name(config.model) != 'RelationDistiller':
-        raise SystemExit(f'{args.config}: model.type is {type_name(config.model)}, but only a RelationDistiller distills')
-    if not config.model.get('teacher') and not config.model.get('teachers'):
-        raise SystemExit(f'{args.config}: model.teacher is not set, so there is no distillation to describe')
     MMLogger.get_current_instance().setLevel('ERROR')
     warnings.simplefilter('ignore')
-    torch.manual_seed(0)
-    config.model.setdefault('data_preprocessor', config.get('data_preprocessor'))
+    config, model = build_model(args.config, args.cfg_options)
     try:
-        model = MODELS.build(config.model).train()
         teacher_weights = load_teachers(model)
     except ConfigError as error:
         raise SystemExit(f'{args.config}: {error}') from None
@@ -79,6 +70,34 @@ def main() -> None:
     ):
         console.print(table)
     console.print(teacher_weights, soft_wrap=True)
+
+
+def build_model(path: str, options: Mapping | None, weights: bool = True) -> tuple[Config, nn.Module]:
+    """Read a config and build its distiller, in training mode; the teachers' weights are not loaded.
+
+    Args:
+        path: Path of the config.
+        options: Settings of ``--cfg-options``.
+        weights: Whether the files of the teachers' weights must exist. Default: True.
+
+    Raises:
+        SystemExit: The config does not distill, or is wrong.
+    """
+    config = read_config(path, options)
+    check_config(config, read_config(path), options)
+    if type_name(config.model) != 'RelationDistiller':
+        raise SystemExit(f'{path}: model.type is {type_name(config.model)}, but only a RelationDistiller distills')
+    if not config.model.get('teacher') and not config.model.get('teachers'):
+        raise SystemExit(f'{path}: model.teacher is not set, so there is no distillation to describe')
+    for teacher in () if weights else [config.model.get('teacher'), *(config.model.get('teachers') or {}).values()]:
+        if teacher and not teacher.get('cache'):
+            teacher.update(checkpoint=None, allow_random_teacher=True)
+    torch.manual_seed(0)
+    config.model.setdefault('data_preprocessor', config.get('data_preprocessor'))
+    try:
+        return config, MODELS.build(config.model).train()
+    except ConfigError as error:
+        raise SystemExit(f'{path}: {error}') from None
 
 
 def load_teachers(model: nn.Module) -> str:
@@ -104,10 +123,10 @@ def load_teacher(teacher: FrozenTeacher, side: str) -> str:
     return f"The {side}'s weights ({weights.shown}) are not on this machine: the values are those of a random teacher."
 
 
-def generated_batch(model: nn.Module) -> dict:
+def generated_batch(model: nn.Module, num_images: int = NUM_IMAGES) -> dict:
     """A preprocessed batch of generated images with labels."""
-    images = torch.randint(0, 256, (NUM_IMAGES, *model.input_size)).float()
-    samples = [DataSample().set_gt_label(label) for label in range(NUM_IMAGES)]
+    images = torch.randint(0, 256, (num_images, *model.input_size)).float()
+    samples = [DataSample().set_gt_label(index % NUM_IMAGES) for index in range(num_images)]
     batch = model.data_preprocessor({'inputs': images, 'data_samples': samples}, training=True)
     if is_cached(model):
         model.teacher.add_examples(batch['data_samples'])
@@ -149,14 +168,15 @@ def training_step(model: nn.Module, batch: Mapping) -> tuple[dict[str, torch.Ten
 def count_saved(model: nn.Module) -> Iterator[dict[int, int]]:
     """Count the bytes of each storage that is saved for the backward pass, without weights."""
     teachers = [tensor for teacher in sides_of_teachers(model).values() for tensor in tensors_of(teacher)]
-    weights = {weight.untyped_storage().data_ptr() for weight in (*model.parameters(), *teachers)}
+    # By the storage itself: fake tensors have no address in memory.
+    weights = {weight.untyped_storage()._cdata for weight in (*model.parameters(), *teachers)}
     saved: dict[int, int] = {}
     kept = []  # Keeps the storages alive, so that no address is used twice.
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            saved[storage.data_ptr()] = storage.nbytes()
+        if storage._cdata not in weights:
+            saved[storage._cdata] = storage.nbytes()
             kept.append(tensor.detach())
         return tensor
 
@@ -277,30 +297,6 @@ def cache_table(model: nn.Module, teachers: Mapping[str, Mapping[str, Feature]])
     for losses, stored, num_bytes in rows:
         table.add_row(', '.join(losses), stored, f'{num_bytes:,}')
     return table
-
-
-def planned_outputs(model: nn.Module, teachers: Mapping[str, Mapping[str, Feature]]) -> list[tuple[list[str], str, int]]:
-    """Losses, format and size of each output that a cache would hold; none for a loss that needs the teacher."""
-    if len(teachers) > 1:
-        return [([], 'nothing: a cache holds the outputs of one teacher', 0)]
-    (teacher,) = teachers.values()
-    paths = model.teacher.taps.paths
-    try:
-        outputs = plan_outputs([(model.distill, paths)], full_tokens=False)
-    except ConfigError as error:
-        return [([], str(error), 0)]
-    features = {paths[tap]: feature for tap, feature in teacher.items()}
-    rows = []
-    for output in outputs:
-        tensor, _ = output.compute(features)
-        if output.needs_basis(tensor):
-            tokens, channels = tensor.shape[1:]
-            rank = min(CacheOptions.rank, channels)
-            rows.append((output.losses, describe_basis(tokens, channels, rank), tokens * rank))
-        else:
-            form = output.format(tensor, CacheOptions.dtype, CacheOptions.top_k)
-            rows.append((output.losses, str(form), form.num_bytes))
-    return rows
 
 
 def tensors_of(teacher: FrozenTeacher) -> list[torch.Tensor]:

@@ -15,8 +15,8 @@ for each program), by the most programs and by the most warps; ``LIMITS`` has th
 
 Times are estimates, not measurements: the longest of issuing all instructions (4 a cycle and multiprocessor), of float32
 arithmetic (``DEVICES``), and of instructions that access memory or exchange between lanes (1 a cycle), divided by
-``EFFICIENCY``. Schedulers without a warp are idle. The bound by memory moves every input and output once; the bound by
-arithmetic computes ``OPERATIONS`` for each of the B x L^3 angles.
+``EFFICIENCY``; kernel_time.py has the formula and these numbers. Schedulers without a warp are idle. The bound by memory
+moves every input and output once; the bound by arithmetic computes ``OPERATIONS`` for each of the B x L^3 angles.
 """
 
 import argparse
@@ -36,13 +36,11 @@ os.environ.pop('TRITON_INTERPRET', None)  # The interpreter replaces the functio
 os.environ.setdefault('TRITON_DEFAULT_FP_FUSION', '1')
 
 import triton
+from kernel_time import DEVICES, estimate
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from serkd_mm.ops import angle_relation_triton
-
-EFFICIENCY = 0.6  # An assumption: no kernel issues an instruction in every cycle.
-OPERATIONS = 15  # Float32 operations for an angle: 4 and 4 for the cosines, 2 for the slope, 2 for the loss, 3 for the sums.
 
 
 class Limits(NamedTuple):
@@ -53,16 +51,6 @@ class Limits(NamedTuple):
     shared: int
 
 
-class Device(NamedTuple):
-    """A GPU: target, multiprocessors, GHz, float32 instructions of warps a cycle and multiprocessor, GB/s."""
-
-    target: str
-    processors: int
-    clock: float
-    arithmetic: int
-    bandwidth: float
-
-
 # CUDA C++ Programming Guide, technical specifications by compute capability. All have 65,536 registers.
 LIMITS = {
     'sm_75': Limits(32, 16, 64 * 1024),
@@ -71,10 +59,6 @@ LIMITS = {
     'sm_89': Limits(48, 24, 100 * 1024),
     'sm_90': Limits(64, 32, 228 * 1024),
     'sm_100': Limits(64, 32, 228 * 1024),
-}
-DEVICES = {
-    'A100': Device('sm_80', 108, 1.41, 2, 1555),
-    'H100': Device('sm_90', 132, 1.755, 4, 3350),
 }
 KINDS = {
     'arithmetic': r'[FD](ADD|MUL|FMA|MNMX|SETP|SEL)|MUFU|v_(pk_)?(add|sub|mul|fma|min|max|med3)\w*_f',
@@ -199,19 +183,6 @@ def of_tokens(num_tokens: int, exact: bool, batch: int, by_tile: dict[tuple[int,
     return found
 
 
-def estimate(device: Device, found: dict[str, Any], batch: int) -> dict[str, float]:
-    """Estimated milliseconds for a batch, and the bounds by memory and by arithmetic; see the module's docstring."""
-    angles = batch * found['tokens'] ** 3
-    busy = min(batch * found['warps'] / (4 * device.processors), 1) * device.processors * device.clock * 1e9
-    warp_angles = angles * found['padding'] / 32
-    cycles = max(found['instructions'] / 4, found['arithmetic'] / device.arithmetic, found['memory'] + found['shuffles'])
-    return {
-        'milliseconds': 1e3 * warp_angles * cycles / busy / EFFICIENCY,
-        'memory_bound': 1e3 * 4 * batch * found['numbers'] / device.bandwidth / 1e9,
-        'arithmetic_bound': 1e3 * angles * OPERATIONS / (32 * device.arithmetic * device.processors * device.clock * 1e9),
-    }
-
-
 def collect(targets: list[str], tokens: list[int], batch: int, dtype: str, folder: Path) -> list[dict[str, Any]]:
     """The rows of the table; a target that Triton does not compile for has the key 'failed'."""
     exact = dtype == 'fp64'
@@ -287,6 +258,10 @@ def main() -> None:
     parser.add_argument('--out', type=Path, help='file of the tables (.md), or of the numbers (.json)')
     args = parser.parse_args()
     about = {'triton': triton.__version__, 'dtype': args.dtype, 'date': time.strftime('%Y-%m-%d'), 'estimate': True}
+    if tuple(map(int, triton.__version__.split('.')[:2])) < (3, 3):
+        parser.error(
+            f'Triton {triton.__version__} cannot compile ahead of time in the way of this tool: install 3.3 or later'
+        )
     if not args.tiles and (args.kernel or args.warps != 1):
         parser.error('--kernel and --warps need --tiles')
     with TemporaryDirectory() as folder:
