@@ -29,8 +29,8 @@ from .squared_distances import has_close_tokens
 # fits it. The first costs fewer instructions for each angle, the second pads less. Of more angles a lane, the registers of a
 # multiprocessor would hold less than a quarter of its warps.
 _TILES = ((64, 8), (32, 8))
-# Programs among which the tokens k are divided, at most: a batch of a few images occupies a GPU. A batch that has this number
-# of programs without it is not divided, which saves memory.
+# Programs among which the tokens k are divided, at most: a batch of a few images occupies a GPU. A batch of more programs in
+# all is divided less, which saves memory.
 _PARTS, _PROGRAMS = 4, 4096
 
 
