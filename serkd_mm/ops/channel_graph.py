@@ -116,7 +116,8 @@ def spectral_embedding(vertices: torch.Tensor, cutoff: float) -> torch.Tensor:
         floor = cutoff * num_channels * torch.eye(length, dtype=vertices.dtype, device=vertices.device)
         # Unlike cholesky(), it does not wait for a GPU to raise. It fails only where tokens are not finite.
         factor, failed = torch.linalg.cholesky_ex(vertices @ vertices.mT + floor)
-        factor = factor.masked_fill(failed.bool()[:, None, None], torch.nan)
+        marks = factor.new_zeros(len(factor)).masked_fill(failed != 0, torch.nan)
+        factor = factor + marks[:, None, None]  # Keeps the layout, unlike masked_fill, and so the speed.
         return torch.linalg.solve_triangular(factor, vertices, upper=False)
 
 

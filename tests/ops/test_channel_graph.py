@@ -128,3 +128,10 @@ def test_autocast_changes_nothing():
     with torch.autocast('cpu', dtype=torch.bfloat16):
         inside = terms(student, teacher)
     torch.testing.assert_close(inside, terms(student, teacher), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('value', [torch.nan, torch.inf])
+def test_a_token_that_is_not_finite_spoils_its_image_alone(value):
+    vertices = channels(3, 16, 5)
+    vertices[1, 4, 2] = value
+    assert spectral_embedding(vertices, 0.05).isnan().flatten(1).any(dim=1).tolist() == [False, True, False]
