@@ -114,6 +114,7 @@ def load_teachers(model: nn.Module) -> str:
 def load_teacher(teacher: FrozenTeacher, side: str) -> str:
     """Load the weights of one teacher if they are on this machine; return a sentence about them."""
     weights = teacher.config.weights
+    teacher.config.device = None  # Examined where the images are: this machine may have no such GPU.
     if weights is not None and weights.is_local:
         teacher.load()
         return f"The {side}'s weights: {weights.shown}"

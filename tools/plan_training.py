@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 import torch
 import training_time
-from describe import build_model, is_cached
+from describe import build_model
 from kernel_counts import StepCounts, count_step
 from mmcv.transforms import Compose
 from mmengine.config import Config
@@ -60,8 +60,8 @@ def parser() -> argparse.ArgumentParser:
     add('--gpu', choices=GPUS, default='h100', help='the data sheet to start from, and the angle kernel; default: h100')
     add('--peak-tflops', type=positive, help='peak of another GPU in bfloat16, without sparsity')
     add('--bandwidth', type=positive, help='bandwidth of its memory in GB/s')
-    add('--utilization', type=positive, default=defaults.utilization, help='share of the peak; default: %(default)s')
-    add('--bandwidth-share', type=positive, default=defaults.bandwidth_share, help='of the bandwidth; default: %(default)s')
+    add('--utilization', type=share, default=defaults.utilization, help='share of the peak; default: %(default)s')
+    add('--bandwidth-share', type=share, default=defaults.bandwidth_share, help='of the bandwidth; default: %(default)s')
     add('--launch-us', type=positive, default=1e6 * defaults.launch, help='to start a kernel; default: %(default)s')
     add('--views', type=positive_int, default=CacheOptions.num_views, help='views of a cache; default: %(default)s')
     add('--epochs', type=positive_int, help='default: those of the config')
@@ -83,8 +83,10 @@ def rates_of(args: argparse.Namespace) -> Rates:
 def assumptions(args: argparse.Namespace, rates: Rates) -> str:
     """Return in words what is assumed."""
     gpu = rates.gpu
+    other = ' with other numbers' if args.peak_tflops or args.bandwidth else ''
     return (
-        f'ESTIMATES: counted, not measured; nothing ran on a GPU. Assumed: {args.gpu.upper()}, bfloat16 ({gpu.bfloat16:g} '
+        f'ESTIMATES: counted, not measured; nothing ran on a GPU. Assumed: training with --amp, {args.gpu.upper()}{other} '
+        f'(bfloat16: {gpu.bfloat16:g} '
         f'TFLOPS, of which kernels reach {rates.utilization:g}; {gpu.bandwidth:,g} GB/s, of which they reach '
         f'{rates.bandwidth_share:g}), {1e6 * rates.launch:g} microseconds to start a kernel, {args.cores_per_gpu} CPU cores '
         'for each GPU.'
@@ -94,10 +96,7 @@ def assumptions(args: argparse.Namespace, rates: Rates) -> str:
 def plan(path: str, args: argparse.Namespace, rates: Rates) -> str:
     """Return the tables of one config."""
     config, model = build_model(path, args.cfg_options, weights=False)
-    if is_cached(model):
-        raise PlanError(
-            f'{path}: model.teacher.cache is set. Plan the config that the cache was made from: both are printed'
-        )
+    check_plannable(path, config)
     batch_size = config.train_dataloader.batch_size
     images = args.images or num_images(config)
     try:
@@ -123,6 +122,26 @@ def plan(path: str, args: argparse.Namespace, rates: Rates) -> str:
         *cache_table(counts, rates, args),
     ]
     return '\n'.join(lines) + '\n'
+
+
+def check_plannable(path: str, config: Config) -> None:
+    """Refuse a config whose steps are not all alike, or whose teacher is not where it is counted.
+
+    Raises:
+        PlanError: It is one; the message names the setting.
+    """
+    teachers = (config.model.get('teachers') or {'teacher': config.model.teacher}).values()
+    if any(teacher.get('cache') for teacher in teachers):
+        raise PlanError(
+            f'{path}: model.teacher.cache is set. Plan the config that the cache was made from: both are printed'
+        )
+    if any(teacher.get('device') for teacher in teachers):
+        raise PlanError(f'{path}: device is set for a teacher, but the plan has it on the GPU of the student: leave it out')
+    if any(type_name(hook) == 'TapCurriculumHook' for hook in config.get('custom_hooks') or ()):
+        raise PlanError(
+            f'{path}: custom_hooks: TapCurriculumHook moves a tap of the teacher, so the cost of a step changes. Plan it '
+            'without the hook, at its first and at its last tap'
+        )
 
 
 def num_images(config: Config) -> int:
@@ -171,6 +190,8 @@ def measure_loading(config: Config, photo: Path) -> float:
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     run, loaded, start = Compose(pipeline), 0, None
+    if cv2.imread(str(photo)) is None:
+        raise PlanError(f'--photo {photo}: this is no image file')
     while start is None or time.process_time() - start < PHOTO_SECONDS:
         run({'img_path': str(photo), 'gt_label': 0})
         loaded, start = (0, time.process_time()) if start is None else (loaded + 1, start)  # The first one imports.
@@ -242,7 +263,10 @@ def memory_table(counts: StepCounts, steps: Mapping[str, Step], rates: Rates) ->
     columns = [training_time.memory_of(counts, kind == 'cached') for kind in steps]
     rows = [(part, *(f'{column[part] / GIB:.2f}' for column in columns)) for part in columns[0]]
     rows.append(('sum', *(f'{sum(column.values()) / GIB:.2f}' for column in columns)))
-    note = f'Temporary memory of layers comes on top. The GPU has {rates.gpu.memory} GB.'
+    note = f'Temporary memory of layers comes on top. The GPU has {rates.gpu.memory} GiB.'
+    too_large = [kind for kind, column in zip(steps, columns, strict=True) if sum(column.values()) > rates.gpu.memory * GIB]
+    if too_large:
+        note += f' **Does not fit: {", ".join(too_large)}.**'
     return [*markdown(('memory of a GPU, GiB', *steps), rows), '', note]
 
 
@@ -280,16 +304,23 @@ def positive(text: str) -> float:
     """Parse a number above 0."""
     value = float(text)
     if not 0 < value < float('inf'):
-        raise ValueError
+        raise argparse.ArgumentTypeError(f'{text} must be above 0')
+    return value
+
+
+def share(text: str) -> float:
+    """Parse a number above 0, 1 at most."""
+    value = positive(text)
+    if value > 1:
+        raise argparse.ArgumentTypeError(f'{text} must be 1 at most')
     return value
 
 
 def positive_int(text: str) -> int:
     """Parse a whole number above 0."""
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f'{text} must be a whole number above 0')
+    return int(text)
 
 
 if __name__ == '__main__':

@@ -114,7 +114,7 @@ def spectral_embedding(vertices: torch.Tensor, cutoff: float) -> torch.Tensor:
     _, length, num_channels = vertices.shape
     with autocast_off(vertices):
         floor = cutoff * num_channels * torch.eye(length, dtype=vertices.dtype, device=vertices.device)
-        # Unlike cholesky(), it does not wait for a GPU to raise. It fails only where tokens are not finite.
+        # Unlike cholesky(), it does not wait for a GPU in order to raise. Where it fails, as for NaN, the result is NaN.
         factor, failed = torch.linalg.cholesky_ex(vertices @ vertices.mT + floor)
         marks = factor.new_zeros(len(factor)).masked_fill(failed != 0, torch.nan)
         factor = factor + marks[:, None, None]  # Keeps the layout, unlike masked_fill, and so the speed.

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import torch
 from builders import REPOSITORY, build_distiller, distiller_config, images, run_forked, training_config
 from caches import write_teacher_cache
 from training_variants import use_repeatable_views
@@ -131,3 +132,10 @@ def num_bytes(model):
 
 def millions(tensors):
     return sum(tensor.numel() for tensor in tensors) / 1e6
+
+
+def test_a_teacher_on_a_gpu_of_another_machine_is_described(config, tmp_path):
+    weights = tmp_path / 'teacher.pth'
+    torch.save(build_distiller().teacher.model.state_dict(), weights)
+    page = describe(config, '--cfg-options', f'model.teacher.checkpoint={weights}', 'model.teacher.device=cuda:64')
+    assert f"The teacher's weights: {weights}" in page

@@ -188,6 +188,25 @@ def test_what_cannot_be_planned_is_reported_in_one_line(config, image_root, tmp_
     assert message.startswith(f'error: {tmp_path}/cached.py: model.teacher.cache is set.')
 
 
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (dict(custom_hooks=[dict(type='TapCurriculumHook')]), 'TapCurriculumHook moves a tap of the teacher'),
+        (dict(model=dict(teacher=dict(device='cuda:1'))), 'device is set for a teacher'),
+    ],
+)
+def test_teachers_that_the_plan_would_misjudge_are_refused(changes, message):
+    with pytest.raises(plan_training.PlanError, match=message):
+        plan_training.check_plannable('config.py', Config({'model': {'teacher': {}}, **changes}))
+
+
+@pytest.mark.parametrize('flags', [['--utilization', '60'], ['--gpus', '0'], ['--views', '1.5'], ['--peak-tflops', '-1']])
+def test_wrong_numbers_are_refused(flags, capsys):
+    with pytest.raises(SystemExit):
+        plan_training.parser().parse_args(['config.py', *flags])
+    assert f'{flags[0]}: {flags[1]} must be' in capsys.readouterr().err
+
+
 @pytest.mark.usefixtures('runner_scope')
 def test_loading_is_measured_on_a_photograph(config, image_root, monkeypatch):
     monkeypatch.setattr(plan_training, 'PHOTO_SECONDS', 0.05)

@@ -118,6 +118,28 @@ def test_tests_that_do_not_use_the_gpu_are_a_failure_there(benchmarks, tmp_path)
         run_all_figures.of_tests(junit, 'cuda')
 
 
+def test_a_part_is_skipped_without_its_package(benchmarks, tmp_path):
+    from run_all_parts import Settings, parts_of  # noqa: PLC0415
+
+    parts = {part.name: part for part in parts_of(Settings(tmp_path, quick=True, device='cpu'))}
+    assert parts['kernel_statistics'].lacks({}) == 'triton is not installed'
+    assert parts['kernel_statistics'].lacks({'triton': '3.2.0'}) == 'triton 3.2.0 is older than 3.3'
+    assert parts['kernel_statistics'].lacks({'triton': '3.10.0+git1'}) is None
+    assert parts['kernel'].lacks({'triton': '2.1.0'}) is None
+    assert parts['ops'].lacks({}) is None
+
+
+def test_a_kernel_that_does_not_compile_for_the_gpu_is_a_failure(benchmarks, tmp_path):
+    import run_all_figures  # noqa: PLC0415
+
+    compiled = dict(target='sm_80', tokens=49, instructions=21.4, registers=128, occupancy=0.25, spills=0)
+    path = tmp_path / 'statistics.json'
+    path.write_text(json.dumps({'results': [compiled, dict(target='sm_90', failed='no')]}))
+    assert run_all_figures.of_statistics(path, 'sm_80')['sm_80, 49 tokens, registers'] == 128
+    with pytest.raises(run_all_figures.Failed, match='not compiled for sm_90, which is this GPU: no'):
+        run_all_figures.of_statistics(path, 'sm_90')
+
+
 def test_steps_that_differ_exceed_their_tolerance(benchmarks):
     import gpu_checks  # noqa: PLC0415
 

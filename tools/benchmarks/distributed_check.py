@@ -64,6 +64,7 @@ def train(folder: Path, device: str, processes: int) -> list[dict]:
     here = str(Path(__file__).parent)
     paths = os.pathsep.join(filter(None, [here, str(machine.ROOT), os.environ.get('PYTHONPATH')]))
     environment = {**os.environ, 'PYTHON': sys.executable, 'PYTHONPATH': paths, 'PORT': str(port)}
+    environment |= {'NNODES': '1', 'NODE_RANK': '0', 'MASTER_ADDR': '127.0.0.1'}  # Not those of an allocation.
     if device == 'cpu':
         environment['CUDA_VISIBLE_DEVICES'] = '-1'
     command = ['bash', machine.ROOT / 'tools' / 'dist_train.sh', config, processes]

@@ -23,8 +23,11 @@ import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 if 'fallback' in sys.argv:  # Read when Triton is imported: below a file there is no folder.
@@ -33,12 +36,11 @@ if 'fallback' in sys.argv:  # Read when Triton is imported: below a file there i
 import machine
 import numpy as np
 import torch
-from steps import generated_batch, interleave, median, our_step, with_labels
+from steps import generated_batch, interleave, our_step, with_labels
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 PACKAGES = (
     'torchvision',
-    'triton',
     'mmengine',
     'mmcv',
     'mmcv-lite',
@@ -85,6 +87,8 @@ def check_machine(args: argparse.Namespace) -> dict[str, Any]:
             about[package] = version(package)
         except PackageNotFoundError:
             continue
+    if find_spec('triton'):  # Some builds of torch bring it under another name.
+        about['triton'] = import_module('triton').__version__
     if device == 'cuda':
         properties = torch.cuda.get_device_properties(0)
         about |= {
@@ -217,7 +221,8 @@ def check_pipeline(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         SystemExit: A loss or the gradient differs by more than its tolerance.
     """
-    torch.backends.cudnn.allow_tf32 = False  # Else float32 convolutions have 10 bits.
+    torch.backends.cudnn.allow_tf32 = False  # Else float32 convolutions have 10 bits, and with some settings products too.
+    torch.set_float32_matmul_precision('highest')
     on_gpu, found, wrong = args.device == 'cuda', {}, []
     batch = 16 if on_gpu else 2
     expected = one_step(args.config, args.device, 'float32', batch)
@@ -227,16 +232,16 @@ def check_pipeline(args: argparse.Namespace) -> dict[str, Any]:
     for name, (one, other) in pairs.items():
         measured = compare(one, other)
         title = 'bfloat16 / float32' if name == 'bfloat16' else 'GPU / CPU in float32'
+        allowed = TOLERANCES[name]
+        title += f' (allowed: losses {allowed.loss}, norm {allowed.norm}, 1 - cosine {1 - allowed.cosine:.3g})'
         found |= {f'{title}, {what}': number for what, number in measured.items()}
         wrong += [f'{title}, {message}' for message in beyond(measured, TOLERANCES[name])]
         if name == 'bfloat16' and max(measured.values()) < 1e-6:
             wrong.append('bfloat16 equals float32, so autocast was off')
     args.save(found)
-    found |= peak_memory(args.config, args.device, args.quick)
-    args.save(found)
     if wrong:
         raise SystemExit('; '.join(wrong))
-    return found
+    return found | peak_memory(args.config, args.device, args.quick)
 
 
 def one_step(config: Path, device: str, dtype: str, batch: int) -> Step:

@@ -5,11 +5,12 @@ import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median, quantiles
 
 import machine
 import matplotlib as mpl
 import torch
-from steps import generated_batch, interleave, median, our_step, with_images, with_labels
+from steps import generated_batch, interleave, our_step, with_images, with_labels
 
 mpl.use('Agg')
 import matplotlib.pyplot as plt
@@ -92,7 +93,7 @@ def run(device: str, dtype: str, batch: int, seconds: float, methods: list[str])
         found[method] = {
             'seconds': median(own),
             'over_kd': median(over_kd),
-            'quartiles': [over_kd[len(over_kd) // 4], over_kd[-1 - len(over_kd) // 4]],
+            'quartiles': quantiles(over_kd, method='inclusive')[::2],
             'steps': len(own),
             **(
                 {'bytes': extra_memory(functions[method], device)}  # Beyond what all methods hold.

@@ -36,6 +36,7 @@ def main() -> int:
     (args.out / 'logs').mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     about = {'date': time.strftime('%Y-%m-%d %H:%M'), **code(), 'quick': args.quick, 'interrupted': False}
+    about['left out'] = [name for name in NAMES if args.parts and name not in args.parts]
     report = Report(args.out, about, start)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: INTERRUPTED.set())
@@ -43,6 +44,8 @@ def main() -> int:
     about['interrupted'] = INTERRUPTED.is_set()
     report.write()
     print(f'\n{args.out / "report.md"} and report.json, {time.monotonic() - start:.0f} s')
+    if about['left out']:
+        print(f'left out by --parts: {", ".join(about["left out"])}')
     failures = [f'{failure.name} {failure.status}: {failure.reason}' for failure in report.failures()]
     print(*failures or ['nothing failed'], sep='\n')
     return 130 if about['interrupted'] else int(bool(failures))
@@ -84,8 +87,9 @@ def run(args: argparse.Namespace, report: Report) -> None:
     for part in parts_of(Settings(args.out, args.quick, device, machine.get('capability'))):
         if part.name not in chosen or INTERRUPTED.is_set():
             continue
-        if part.needs and part.needs not in machine:
-            report.result(part.name).end('skipped', f'{part.needs} is not installed')
+        if reason := part.lacks(machine):
+            report.result(part.name).end('skipped', reason)
+            print(f'{part.name}: skipped, {reason}', flush=True)
             continue
         limit = min(part.seconds * (SLOWER if device == 'cpu' else 1), end - time.monotonic())
         if limit <= 0:
@@ -100,7 +104,8 @@ def run_part(part: Part, report: Report, environment: dict[str, str], limit: flo
     result.status = 'running'
     report.write()
     print(f'{part.name}: {part.title} ...', end=' ', flush=True)
-    begin, wall = time.monotonic(), time.time()
+    begin = time.monotonic()
+    written = changed_at(part.numbers)
     command = [sys.executable, '-W', 'ignore', *map(str, part.command)]
     with log.open('w') as output:
         process = subprocess.Popen(
@@ -117,15 +122,20 @@ def run_part(part: Part, report: Report, environment: dict[str, str], limit: flo
         result.end('failed', 'interrupted')
     else:
         result.end('failed', f'did not end within {limit:.0f} s; last line: {last_line(log)}')
-    read_figures(part, result, since=wall)
+    read_figures(part, result, changed_at(part.numbers) != written)
     report.write()
     print(f'{result.status} in {result.seconds:.0f} s{": " * bool(result.reason)}{result.reason}', flush=True)
 
 
-def read_figures(part: Part, result: Result, since: float) -> None:
+def changed_at(path: Path) -> int | None:
+    """When a file was changed, in nanoseconds; None without it."""
+    return path.stat().st_mtime_ns if path.is_file() else None
+
+
+def read_figures(part: Part, result: Result, is_new: bool) -> None:
     """Read the key figures, if the part has written any; they may show that it failed."""
     try:
-        if part.numbers.is_file() and part.numbers.stat().st_mtime >= since - 1:
+        if is_new:
             result.figures = part.figures(part.numbers)
         elif result.status == 'passed':
             result.end('failed', f'wrote no {part.numbers.name}')
@@ -135,9 +145,12 @@ def read_figures(part: Part, result: Result, since: float) -> None:
 
 
 def stop(process: subprocess.Popen) -> None:
-    """End the processes of a group, also those that a process which has ended left behind."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        end = time.monotonic() + 10
+    """End the processes of a group, also those that a process which has ended left behind.
+
+    torchrun kills its ranks, which are in other groups, 30 seconds after SIGTERM.
+    """
+    for number, seconds in ((signal.SIGTERM, 35), (signal.SIGKILL, 5)):
+        end = time.monotonic() + seconds
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
             while time.monotonic() < end:

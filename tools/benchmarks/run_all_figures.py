@@ -42,11 +42,15 @@ def _property(case: ElementTree.Element, name: str) -> str:
     return values[0] if values else '0'
 
 
-def of_statistics(path: Path) -> dict:
+def of_statistics(path: Path, target: str | None = None) -> dict:
     """Counts of the kernel for each target that was compiled.
 
+    Args:
+        path: What kernel_statistics.py has written.
+        target: That of the GPU, which must be among them if the tool knows it. Default: None.
+
     Raises:
-        Failed: The kernel was compiled for no target.
+        Failed: The kernel was compiled for no target, or not for that of the GPU.
     """
     results = json.loads(path.read_text())['results']
     found = {}
@@ -55,6 +59,9 @@ def of_statistics(path: Path) -> dict:
             where = f'{one["target"]}, {one["tokens"]} tokens'
             found[f'{where}, instructions an angle'] = one['instructions']
             found |= {f'{where}, {name}': one[name] for name in ('registers', 'occupancy', 'spills')}
+    for one in results:
+        if one['target'] == target and 'failed' in one:
+            raise Failed(f'not compiled for {target}, which is this GPU: {one["failed"]}')
     if not found:
         raise Failed(f'compiled for no target: {results[0]["failed"]}')
     return found

@@ -1,6 +1,7 @@
 """The parts of run_all.py: the command of each, its time limit, and the reader of its key figures."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ class Part:
         seconds: Time limit on a GPU; without one it is ten times as long.
         numbers: File that the command writes.
         figures: Reads the key figures of this file. It raises ``Failed`` if they show a failure.
-        needs: A package without which the part is skipped. Default: None.
+        needs: A package without which the part is skipped, as 'triton' or 'triton>=3.3'. Default: None.
     """
 
     name: str
@@ -33,6 +34,20 @@ class Part:
     numbers: Path
     figures: Callable[[Path], dict]
     needs: str | None = None
+
+    def lacks(self, installed: Mapping[str, str]) -> str | None:
+        """Return why the part is skipped, given versions by package; None if it is not."""
+        package, _, least = (self.needs or '').partition('>=')
+        if package and package not in installed:
+            return f'{package} is not installed'
+        if least and _version(installed[package]) < _version(least):
+            return f'{package} {installed[package]} is older than {least}'
+        return None
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """Major and minor number of a version."""
+    return tuple(int(number) for number in re.findall(r'\d+', text)[:2])
 
 
 @dataclass(frozen=True)
@@ -114,7 +129,8 @@ def _statistics(run: Settings) -> Part:
     targets = {'sm_90'} if run.quick else {'sm_80', 'sm_90', run.capability} & TARGETS
     tokens = ['49'] if run.quick else ['49', '196']
     command = [FOLDER / 'kernel_statistics.py', '--targets', *sorted(targets), '--tokens', *tokens, '--out', numbers]
-    return Part('kernel_statistics', 'the compiled angle kernel', command, 90, numbers, figures.of_statistics, 'triton')
+    read = partial(figures.of_statistics, target=run.capability)
+    return Part('kernel_statistics', 'the compiled angle kernel', command, 90, numbers, read, 'triton>=3.3')
 
 
 def _benchmark(

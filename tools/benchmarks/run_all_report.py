@@ -74,10 +74,13 @@ class Report:
         passed = [result for result in self.results if result.status == 'passed']
         lines = [f'# serkd-mm on {self.about.get("device", "an unknown device")}', '']
         lines.append(f'{len(passed)} of {len(self.results)} parts passed in {self.about["seconds"]:.0f} s.')
+        if self.about.get('left out'):
+            lines += ['', f'**Left out by --parts: {", ".join(self.about["left out"])}.**']
         if self.about['quick']:
             lines += ['', '**A rehearsal by `--quick`: times mean nothing.**']
         lines += [f'\n**{result.name} {result.status}:** {_line(result.reason)}' for result in self.failures()]
-        lines += ['', *(f'- {name}: {value}' for name, value in self.about.items() if name not in ('device', 'seconds'))]
+        above = ('device', 'seconds', 'left out')
+        lines += ['', *(f'- {name}: {value}' for name, value in self.about.items() if name not in above)]
         lines += ['', '| part | | result | s | key figures |', '|' + ' --- |' * 5]
         for result in self.results:
             figures = list(result.figures.items())[:NUM_KEY_FIGURES]

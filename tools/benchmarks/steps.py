@@ -87,8 +87,3 @@ def interleave(functions: dict[str, Callable], seconds: float) -> dict[str, list
             function()
             times[name].append(time.perf_counter() - start)
     return times
-
-
-def median(values: list[float]) -> float:
-    """Return the middle value."""
-    return sorted(values)[len(values) // 2]

@@ -24,6 +24,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 
 import cached_step
@@ -31,7 +32,7 @@ import machine
 import matplotlib as mpl
 import method_steps
 import torch
-from steps import generated_batch, interleave, median, our_step, with_images, with_labels
+from steps import generated_batch, interleave, our_step, with_images, with_labels
 
 mpl.use('Agg')
 import matplotlib.pyplot as plt
