@@ -32,7 +32,18 @@ REPRESENTATIVES = (
     'crd/transfer/wrn-16-2_stl10',
 )
 FAST = [path for path in FILES if path.parent.name in SMALL or name_of(path) in REPRESENTATIVES]
-EACH = [pytest.param(path, marks=[] if path in FAST else pytest.mark.slow) for path in FILES]
+# The study of this folder trains all of them.
+STUDIED = [path for path in FILES if path.parent.name == 'tiny_imagenet']
+STEPS = ('vit_serkd', 'cnn_serkd_normalized')
+
+
+def marks_of(path):
+    if path in FAST:
+        return []
+    return [pytest.mark.slow, pytest.mark.sweep] if path in STUDIED and path.stem not in STEPS else [pytest.mark.slow]
+
+
+EACH = [pytest.param(path, marks=marks_of(path)) for path in FILES]
 
 
 def reduce(model, size):
