@@ -3,7 +3,8 @@
 _base_ = 'mmpretrain::_base_/datasets/cifar10_bs16.py'
 
 # mmpretrain loads RGB images.
-data_preprocessor = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=False)
+# From class numbers, label smoothing would make one-hot labels by waiting for the GPU.
+data_preprocessor = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=False, to_onehot=True)
 train_pipeline = [
     dict(type='Resize', scale=(224, 224), interpolation='bicubic'),
     dict(type='RandomCrop', crop_size=224, padding=28),

@@ -1,5 +1,8 @@
 # Stanford Cars at 224x224, for fine-tuning, in data/stanfordcars in the layout of mmpretrain's StanfordCars.
-data_preprocessor = dict(num_classes=196, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
+# From class numbers, label smoothing would make one-hot labels by waiting for the GPU.
+data_preprocessor = dict(
+    num_classes=196, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True, to_onehot=True
+)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='RandomResizedCrop', scale=224, backend='pillow', interpolation='bicubic'),
