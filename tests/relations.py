@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from mmengine.utils import digit_version
 
 from serkd_mm.ops import angle_relation_loss, distance_relation_loss, reference
 from serkd_mm.ops import squared_distances as squared_distances_module
@@ -35,7 +36,7 @@ def has_triton():
         import triton  # noqa: PLC0415
     except ImportError:
         return False
-    return torch.cuda.is_available() or int(triton.__version__.split('.')[0]) >= 3
+    return torch.cuda.is_available() or digit_version(triton.__version__) >= digit_version('3.0')
 
 
 NEEDS_TRITON = pytest.mark.skipif(not has_triton(), reason='needs Triton, and a GPU or its interpreter')

@@ -9,6 +9,7 @@ import pytest
 import torch
 from builders import REPOSITORY, run_python
 from fake_devices import fake_devices
+from mmengine.utils import digit_version
 from relations import (
     DEVICE,
     LOSSES,
@@ -196,7 +197,7 @@ def test_what_surrounds_the_kernel_does_not_wait_for_a_gpu(dtype, monkeypatch):
 def needs_compiler():
     """Skip without Triton's compiler for NVIDIA's GPUs; return the kernel's module."""
     triton = pytest.importorskip('triton')
-    if tuple(map(int, triton.__version__.split('.')[:2])) < (3, 3):
+    if digit_version(triton.__version__) < digit_version('3.3'):
         pytest.skip('the tool needs Triton 3.3')
     if not (Path(triton.__file__).parent / 'backends' / 'nvidia' / 'bin' / 'ptxas').is_file():
         pytest.skip('this Triton has no compiler for NVIDIA GPUs')

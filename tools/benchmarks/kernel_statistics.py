@@ -37,6 +37,7 @@ os.environ.setdefault('TRITON_DEFAULT_FP_FUSION', '1')
 
 import triton
 from kernel_time import DEVICES, estimate
+from mmengine.utils import digit_version
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
@@ -258,7 +259,7 @@ def main() -> None:
     parser.add_argument('--out', type=Path, help='file of the tables (.md), or of the numbers (.json)')
     args = parser.parse_args()
     about = {'triton': triton.__version__, 'dtype': args.dtype, 'date': time.strftime('%Y-%m-%d'), 'estimate': True}
-    if tuple(map(int, triton.__version__.split('.')[:2])) < (3, 3):
+    if digit_version(triton.__version__) < digit_version('3.3'):
         parser.error(
             f'Triton {triton.__version__} cannot compile ahead of time in the way of this tool: install 3.3 or later'
         )

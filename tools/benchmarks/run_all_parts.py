@@ -1,12 +1,12 @@
 """The parts of run_all.py: the command of each, its time limit, and the reader of its key figures."""
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import run_all_figures as figures
+from mmengine.utils import digit_version
 
 FOLDER = Path('tools') / 'benchmarks'
 PIPELINES = ('deit-ti_mae-b', 'resnet18_resnet101')
@@ -40,14 +40,9 @@ class Part:
         package, _, least = (self.needs or '').partition('>=')
         if package and package not in installed:
             return f'{package} is not installed'
-        if least and _version(installed[package]) < _version(least):
+        if least and digit_version(installed[package]) < digit_version(least):
             return f'{package} {installed[package]} is older than {least}'
         return None
-
-
-def _version(text: str) -> tuple[int, ...]:
-    """Major and minor number of a version."""
-    return tuple(int(number) for number in re.findall(r'\d+', text)[:2])
 
 
 @dataclass(frozen=True)
