@@ -14,6 +14,7 @@ from builders import REPOSITORY
 sys.path.append(str(REPOSITORY / 'tools' / 'experiments'))
 from comparison import paired_difference, residual_variance
 from comparison_report import Comparison, plot_comparisons
+from comparison_summary import plot_summary, summary_table
 
 
 def backfitted_variance(accuracies):
@@ -189,6 +190,29 @@ def test_figure_has_a_row_for_each_student(study, tmp_path):
         sizes.append(picture.shape)
     assert sizes[1][0] > 1.8 * sizes[0][0]
     assert sizes[1][1] == pytest.approx(sizes[0][1], rel=0.1)
+
+
+def test_summary_has_the_students_side_by_side(study, tmp_path):
+    runs, folders, labels = study
+    students = {'ViT': Comparison(folders, labels, []), 'CNN': Comparison(dict(list(folders.items())[:2]), labels, [])}
+    header, _, *lines = summary_table(students, ['SeRKD', 'KD'], 'KD').splitlines()
+    columns = [f'{student}: top-1 (%) | difference to KD' for student in students]
+    assert header == f'| student trained with | {" | ".join(columns)} |'
+    rows = {cells[1]: cells[2:-1] for cells in (re.split(r' *\| *', line) for line in lines)}
+    assert list(rows) == ['SeRKD', 'KD']
+    # The interval depends on the spread of all methods of the student, also of those that are not shown.
+    for place, shown in ((1, runs), (3, dict(list(runs.items())[:2]))):
+        expected = paired_difference(runs['SeRKD'], runs['KD'], *residual_variance(accuracies_of(shown)))
+        assert rows['SeRKD'][place] == f'{expected.mean:+.2f} [{expected.low:+.2f}, {expected.high:+.2f}]'
+        assert rows['KD'][place - 1 : place + 1] == [f'{mean(accuracies_of(runs)["KD"].values()):.2f}', '-']
+    assert rows['SeRKD'][1] != rows['SeRKD'][3]
+    widths = []
+    for some in (students, {'ViT': students['ViT']}):
+        plot_summary(tmp_path / 'summary.png', some, ['SeRKD', 'KD', 'RKD'] if len(some) == 1 else ['SeRKD', 'KD'], 'KD')
+        picture = cv2.imread(str(tmp_path / 'summary.png'))
+        assert picture.std() > 10
+        widths.append(picture.shape[1])
+    assert widths[0] > 1.3 * widths[1]
 
 
 def test_runs_that_do_not_fit_are_named(study, tmp_path):

@@ -74,6 +74,7 @@ def test_study_goes_on_after_a_kill_and_reports(tmp_path):
         assert rows[title][2].strip() == '1'
     assert 'The teacher has' in table
     assert cv2.imread(str(folder / 'results.png')).std() > 5
+    assert not (folder / 'summary.md').exists()  # Of students with all methods.
 
     views = [
         Config.fromfile(folder / 'teachers' / 'lite0-256' / f'vit16_{name}.py').train_dataloader for name in ('labels', 'kd')

@@ -71,7 +71,7 @@ class Comparison:
     def _row(self, method: str) -> list[str]:
         accuracies = list(self.accuracies[method].values())
         spread = f'{statistics.stdev(accuracies):.2f}' if len(accuracies) > 1 else '-'
-        differences = [_cell(self.difference(method, title)) for title in self.references]
+        differences = [format_difference(self.difference(method, title)) for title in self.references]
         return [method, f'{statistics.mean(accuracies):.2f}', spread, str(len(accuracies)), *differences]
 
 
@@ -98,7 +98,7 @@ def plot_comparisons(path: Path, students: Mapping[str, Comparison]) -> None:
         report.draw_runs(panels[0], [list(runs.values()) for runs in comparison.accuracies.values()])
         panels[0].set(title=title, xlabel='top-1 accuracy (%)')
         for axes, reference in zip(panels[1:used], comparison.references, strict=True):
-            _draw_differences(axes, [comparison.difference(method, reference) for method in methods])
+            draw_differences(axes, [comparison.difference(method, reference) for method in methods])
             axes.set(title=f'difference to {reference}', xlabel='percentage points')
         for axes in panels[:used]:
             axes.set_yticks(range(len(methods)), methods if axes is panels[0] else [''] * len(methods))
@@ -111,7 +111,7 @@ def plot_comparisons(path: Path, students: Mapping[str, Comparison]) -> None:
     plt.close(figure)
 
 
-def _draw_differences(axes: plt.Axes, differences: Sequence[Difference | None]) -> None:
+def draw_differences(axes: plt.Axes, differences: Sequence[Difference | None]) -> None:
     """Draw each difference as a dot with its interval; a hollow dot has none."""
     axes.axvline(0, color='gray', linewidth=1)
     for place, difference in enumerate(differences):
@@ -123,7 +123,7 @@ def _draw_differences(axes: plt.Axes, differences: Sequence[Difference | None]) 
             axes.plot([difference.low, difference.high], [place, place], color='C0', linewidth=1.5)
 
 
-def _cell(difference: Difference | None) -> str:
+def format_difference(difference: Difference | None) -> str:
     """A cell of the table: the mean, and the interval if there is one."""
     if difference is None:
         return '-'

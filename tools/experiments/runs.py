@@ -98,7 +98,9 @@ class Experiment:
             (work_dir / 'finished').touch()
         accuracy = report.accuracy_curve(work_dir)[-1][1]
         seconds = time.time() - started
-        print(f'[{next(self._numbers)}/{self._total}] {run.folder}: {accuracy:.2f} % ({seconds:.0f} s)', flush=True)
+        number = f'[{next(self._numbers)}/{self._total}]'
+        # The line and its end at once: other threads print, too.
+        print(f'{number} {run.folder}: {accuracy:.2f} % ({seconds:.0f} s)\n', end='', flush=True)
 
     def _refuse_running(self, work_dir: Path) -> None:
         """Raise if a training of another start still runs: its folder must not be removed."""

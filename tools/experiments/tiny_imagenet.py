@@ -19,6 +19,7 @@ import mmengine
 import torch
 from analyses import Analyses
 from comparison_report import Comparison, plot_comparisons
+from comparison_summary import plot_summary, summary_table
 from runs import ROOT, Experiment, Run
 from teacher_outputs import Scale, TeacherOutputs
 
@@ -86,6 +87,11 @@ MANY_SEEDS = (
 )  # fmt: skip
 REFERENCES = ('kd', 'fitnet', 'serkd_avg-pool')
 """The methods that all others are compared with."""
+SUMMARY = (
+    'labels', 'kd', 'dist', 'rrd-swapped', 'sekd', 'fitnet', 'serkd_no-feat', 'serkd', 'serkd_avg-pool', 'serkd_direct',
+    'serkd_normalized',
+)  # fmt: skip
+"""The rows of the summary, which has the students with all methods."""
 SCALES = {
     'smoke': Scale(
         views=1,
@@ -148,7 +154,7 @@ class Study(Experiment):
 
 
 def main() -> None:
-    """Store the teachers' outputs, run all trainings, print the tables, and save ``results.md`` and ``results.png``."""
+    """Store the teachers' outputs, run all trainings, print the tables, and save them and their figures."""
     args = parse_args()
     gpu = torch.cuda.is_available()
     print(f'Scale: {args.scale}, on {torch.cuda.get_device_name() if gpu else "the CPU"}', flush=True)
@@ -274,7 +280,21 @@ def write_report(
     folder = study.work_dir.parent
     (folder / 'results.md').write_text(text, encoding='utf-8')
     plot_comparisons(folder / 'results.png', comparisons)
-    print(f'\n{text}\nSaved {folder / "results.md"}, {folder / "results.png"} and {analyses.folder}')
+    write_summary(folder, {student: comparisons[STUDENTS[student].title] for student in runs})
+    print(f'\n{text}\nSaved {folder / "results.md"}, {folder / "results.png"}, summaries and {analyses.folder}')
+
+
+def write_summary(folder: Path, comparisons: Mapping[str, Comparison]) -> None:
+    """Save ``summary.md`` and ``summary.png``: the main methods of the students with all methods, against KD."""
+    whole = {
+        STUDENTS[student].title: comparison
+        for student, comparison in comparisons.items()
+        if STUDENTS[student].methods is None and TITLES['kd'] in comparison.right
+    }
+    if whole:
+        rows = [TITLES[method] for method in SUMMARY if all(TITLES[method] in one.right for one in whole.values())]
+        (folder / 'summary.md').write_text(summary_table(whole, rows, TITLES['kd']) + '\n', encoding='utf-8')
+        plot_summary(folder / 'summary.png', whole, rows, TITLES['kd'])
 
 
 def compare(study: Study, methods: Mapping[str, Sequence[Run]]) -> Comparison:
