@@ -31,8 +31,6 @@ from serkd_mm.teacher_cache.token_basis import TokenBasis
 # They read and write no memory: views that their schema does not call views, and memory that is only reserved.
 _FREE = ('prim::', 'aten::_unsafe_view', 'aten::empty', 'aten::new_empty', 'aten::_reshape_alias', 'aten::lift')
 
-_OPTIMIZER_SETTINGS = ('optimizer', 'paramwise_cfg', 'constructor')
-
 
 @dataclass(frozen=True)
 class Kernel:
