@@ -13,7 +13,7 @@ import serkd_mm
 
 DOCUMENTS = [REPOSITORY / 'README.md', *sorted(DOCS.rglob('*.md'))]
 SHOWN = [
-    *(REPOSITORY / 'configs' / name / 'README.md' for name in ('cifar', 'crd', 'serkd')),
+    *(REPOSITORY / 'configs' / name / 'README.md' for name in ('cifar', 'crd', 'serkd', 'tiny_imagenet')),
     REPOSITORY / 'tools/benchmarks/results/README.md',
 ]
 

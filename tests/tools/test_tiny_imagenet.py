@@ -5,6 +5,7 @@ import runpy
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -138,28 +139,43 @@ def test_students_without_the_methods_are_left_out(monkeypatch, capsys):
     assert 'must have no comma' in capsys.readouterr().err
 
 
-def test_running_training_is_not_removed(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(STUDY.parent))
-    from runs import Experiment, Run  # noqa: PLC0415 (a script)
-
-    from serkd_mm.fileio.run_lock import RunLock  # noqa: PLC0415
-
-    run = Run(STUDY.parents[2] / 'configs' / 'tiny_imagenet' / 'vit_labels.py', 'run', 0)
-    experiment = Experiment(tmp_path, None, [], 1)
-    checkpoint = experiment.last_checkpoint(run)
-    lock = RunLock(checkpoint.parent / 'run.lock')
+@contextmanager
+def held_by_another_process(lock):
+    """Hold a lock file, which a living process has written."""
     script = (
         f'import sys, pathlib; from serkd_mm.fileio.run_lock import RunLock; '
-        f'RunLock(pathlib.Path({str(lock.path)!r})).acquire(print); print("held", flush=True); sys.stdin.read()'
+        f'RunLock(pathlib.Path({str(lock)!r})).acquire(print); print("held", flush=True); sys.stdin.read()'
     )
     command = [sys.executable, '-W', 'ignore', '-c', script]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout.readline() == 'held\n'
+        yield
+        holder.stdin.close()
+
+
+def test_running_training_is_not_removed(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(STUDY.parent))
+    from runs import Experiment, Run  # noqa: PLC0415 (a script)
+
+    run = Run(STUDY.parents[2] / 'configs' / 'tiny_imagenet' / 'vit_labels.py', 'run', 0)
+    experiment = Experiment(tmp_path, None, [], 1)
+    checkpoint = experiment.last_checkpoint(run)
+    with held_by_another_process(checkpoint.parent / 'run.lock'):
         checkpoint.touch()  # Its last validation is to come.
         with pytest.raises(SystemExit, match='in use by process'):
             experiment.run([], [run])
         assert checkpoint.is_file()
-        holder.stdin.close()
+
+
+def test_outputs_of_a_teacher_are_made_by_one_start(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(STUDY.parent))
+    from teacher_outputs import Scale, TeacherOutputs  # noqa: PLC0415 (a script)
+
+    source = STUDY.parents[2] / 'configs' / 'tiny_imagenet' / 'vit_labels.py'
+    outputs = TeacherOutputs(tmp_path / 'lite0', 'efficientnet-lite0', [source], Scale(views=1), [], 1)
+    with held_by_another_process(tmp_path / 'run.lock'), pytest.raises(SystemExit, match='in use by process'):
+        outputs.make()
+    assert not (tmp_path / 'lite0' / 'finished').exists()
 
 
 def test_analyses_of_an_older_student_are_made_again(tmp_path, monkeypatch):

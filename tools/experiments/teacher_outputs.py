@@ -13,6 +13,9 @@ import torch
 from mmengine.config import Config
 from runs import ROOT, call_tool, parsed
 
+from serkd_mm.fileio.run_lock import RunLock
+from serkd_mm.fileio.work_dir import WorkDirError
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -70,7 +73,7 @@ class TeacherOutputs:
         """Convert the weights, measure the teacher and store its outputs, unless that is done.
 
         Raises:
-            SystemExit: The settings have changed, or a tool failed.
+            SystemExit: The settings have changed, a tool failed, or another process is doing this.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         settings = '\n'.join([*map(_named_digest, self.sources), *self.settings]) + '\n'
@@ -82,10 +85,18 @@ class TeacherOutputs:
         (self.folder / 'settings.txt').write_text(settings, encoding='utf-8')
         if (self.folder / 'finished').is_file():
             return
-        self._run_tools([path for path in self.sources if not path.stem.endswith('_labels')])
-        for path in self.sources:
-            self._write_config(path)
-        (self.folder / 'finished').touch()
+        lock = RunLock(self.folder.parent / 'run.lock', advice='Two starts would make the same: wait')
+        try:
+            lock.acquire(print)
+        except WorkDirError as error:
+            raise SystemExit(str(error)) from None
+        try:
+            self._run_tools([path for path in self.sources if not path.stem.endswith('_labels')])
+            for path in self.sources:
+                self._write_config(path)
+            (self.folder / 'finished').touch()
+        finally:
+            lock.release()
 
     def _run_tools(self, configs: Sequence[Path]) -> None:
         tools = ROOT / 'tools'
