@@ -37,13 +37,15 @@ class Analyses:
             The files of the tables.
         """
         config, *options = live
-        quality = [config, checkpoint, self.images, '--cells', 1, 2, 3, '--iters', 1, 2, 3, 10, '--variants']
-        quality += ['paper', 'exclude-self', 'normalize', 'normalize+tau=0.3+exclude-self', *options]
+        trained = [config, checkpoint, self.images, *options]  # With the cells and iterations of the training.
+        others = [config, checkpoint, self.images, '--cells', 1, 2, 3, '--iters', 1, 2, 3, 10, '--variants']
+        others += ['paper', 'exclude-self', 'normalize', 'normalize+tau=0.3+exclude-self', *options]
         gradients = ['--part', 'backbone.', '--batches', 8]
         self._remove_old(student, checkpoint.stat().st_mtime)
         self._draw(student, [config, checkpoint], options)
         return [
-            self._table(f'{student}_superpixels.md', 'superpixel_quality.py', quality),
+            self._table(f'{student}_superpixels.md', 'superpixel_quality.py', trained),
+            self._table(f'{student}_other_superpixels.md', 'superpixel_quality.py', others),
             self._table(f'{student}_gradients_before.md', 'loss_gradients.py', [cached, *gradients]),
             self._table(
                 f'{student}_gradients_after.md', 'loss_gradients.py', [cached, checkpoint, '--progress', 1.0, *gradients]
