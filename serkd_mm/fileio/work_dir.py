@@ -137,6 +137,12 @@ def announce_first_checkpoint(work_dir: str | Path) -> None:
     (Path(work_dir) / 'last_checkpoint').open('a').close()
 
 
+def withdraw_announcement(work_dir: str | Path) -> None:
+    """Remove an empty ``last_checkpoint``: mmengine would resume from the file without a name, and fail."""
+    if _is_announced(work_dir):
+        (Path(work_dir) / 'last_checkpoint').unlink()
+
+
 def _is_announced(work_dir: str | Path) -> bool:
     """Whether a run has announced its first checkpoint, and has not named it yet."""
     return (Path(work_dir) / 'last_checkpoint').is_file() and not _named_as_last(work_dir)

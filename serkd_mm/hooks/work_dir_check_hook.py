@@ -6,7 +6,7 @@ from mmengine.runner import BaseLoop, Runner
 from mmpretrain.registry import HOOKS
 
 from ..errors import raise_on_all_ranks
-from ..fileio.work_dir import checkpoint_folder, find_start, is_in, set_aside
+from ..fileio.work_dir import checkpoint_folder, find_start, is_in, set_aside, withdraw_announcement
 
 
 @HOOKS.register_module()
@@ -55,4 +55,6 @@ class WorkDirCheckHook(Hook):
             moved = set_aside(runner.work_dir, folder, runner.log_dir)
             if moved is not None:
                 runner.logger.warning(f'The checkpoints and logs of an earlier run are in {moved}. Remove it to save space')
+        if start is None:
+            withdraw_announcement(runner.work_dir)
         return start

@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 
 from serkd_mm.fileio import WorkDirError
 from serkd_mm.fileio.run_lock import RunLock
-from serkd_mm.fileio.work_dir import find_start
+from serkd_mm.fileio.work_dir import announce_first_checkpoint, find_start
 
 pytestmark = pytest.mark.usefixtures('runner_scope')
 
@@ -75,6 +75,14 @@ def test_run_resumed_from_another_run_saves_a_best_checkpoint_of_its_own(trained
     assert runner.iter == 6
     assert names(tmp_path / 'b') == ['best_accuracy_top1_epoch_2.pth', 'epoch_2.pth']
     assert {path.name: path.read_bytes() for path in trained.glob('*.pth')} == saved
+
+
+def test_run_that_was_killed_before_its_first_checkpoint_starts_again(image_root, tmp_path):
+    announce_first_checkpoint(tmp_path)
+    runner = start(image_root, tmp_path, epochs=1, resume=True)
+    runner.train()
+    assert runner.iter == 3
+    assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'epoch_1.pth')
 
 
 @pytest.mark.parametrize('resume', [False, True])
