@@ -48,7 +48,7 @@ class Comparison:
 
     def table(self) -> str:
         """Return a Markdown table: the accuracy of each method, and its difference to each reference."""
-        header = ['method', 'top-1 (%)', 'spread', 'seeds', *(f'difference to {title}' for title in self.references)]
+        header = ['method', 'top-1 (%)', 'spread', 'by seed', *(f'difference to {title}' for title in self.references)]
         rows = [header, ['---'] * len(header), *map(self._row, self.right)]
         return '\n'.join('| ' + ' | '.join(row) + ' |' for row in rows)
 
@@ -65,14 +65,17 @@ class Comparison:
         return (
             f'{text}, with 95 % intervals for other seeds and other images of the same kind. The spread of a run apart from '
             f'method and seed is taken as equal for all methods: {self.variance**0.5:.2f} points ({self.freedom} degrees of '
-            f'freedom). Each of the {intervals} intervals stands alone: about one in twenty misses its true difference.'
+            'freedom). Where a method varies more, its intervals are too narrow; where two vary together, that of their '
+            f'difference is too wide. Each of the {intervals} intervals stands alone: about one in twenty misses its true '
+            'difference.'
         )
 
     def _row(self, method: str) -> list[str]:
         accuracies = list(self.accuracies[method].values())
         spread = f'{statistics.stdev(accuracies):.2f}' if len(accuracies) > 1 else '-'
         differences = [format_difference(self.difference(method, title)) for title in self.references]
-        return [method, f'{statistics.mean(accuracies):.2f}', spread, str(len(accuracies)), *differences]
+        by_seed = ', '.join(f'{accuracy:.2f}' for accuracy in accuracies)
+        return [method, f'{statistics.mean(accuracies):.2f}', spread, by_seed, *differences]
 
 
 def plot_comparisons(path: Path, students: Mapping[str, Comparison]) -> None:
