@@ -1,5 +1,5 @@
-# SeRKD with a larger teacher: EfficientNet-Lite2 with ImageNet-1k weights. It computes in bfloat16: on a CPU, that halves
-# the time in which its outputs are stored.
+# SeRKD with a larger teacher: EfficientNet-Lite2 with ImageNet-1k weights. It computes in bfloat16:
+# on a CPU with such instructions, that halves the time in which its outputs are stored.
 _base_ = './cnn_serkd.py'
 model = dict(
     teacher=dict(

@@ -1,5 +1,6 @@
 # SeRKD (arXiv:2503.21269): relations between 8x8 superpixels of 16x16 tokens. The teacher sees the images at 256x256, where
-# its map with a stride of 16 has 16x16 positions, too, and computes in bfloat16: on a CPU, that halves the time.
+# its map with a stride of 16 has 16x16 positions, too, and computes in bfloat16, which takes half of the time on a CPU with
+# such instructions.
 _base_ = './vit_serkd.py'
 whole = dict(tap='patches', tokenizer=dict(type='GridTokenizer'))
 model = dict(

@@ -9,6 +9,7 @@ from pathlib import Path
 from ..errors import UserError
 
 _STEP = re.compile(r'(?:epoch|iter)_(\d+)\.pth')
+_ANNOUNCEMENT = '.first_checkpoint_to_come'
 
 
 class WorkDirError(UserError, RuntimeError):
@@ -95,8 +96,9 @@ def find_start(
         return load_from if resume else None
     reason = f'{folder} holds checkpoints, which this run would overwrite'
     if resume and not load_from:
-        names = f'names {lost}, which does not exist' if lost else 'does not exist'
-        reason = f'{Path(work_dir) / "last_checkpoint"} {names}, so this run would start from the beginning'
+        last = Path(work_dir) / 'last_checkpoint'
+        names = f'names {lost}, which does not exist' if lost else 'is empty' if last.is_file() else 'does not exist'
+        reason = f'{last} {names}, so this run would start from the beginning'
     elif resume:
         reason = f'{reason}: {load_from} is not one of them'
     choices = ['choose another --work-dir', 'start from the beginning with --overwrite']
@@ -130,22 +132,25 @@ def set_aside(work_dir: str | Path, folder: str | Path, own_logs: str | Path) ->
 
 
 def announce_first_checkpoint(work_dir: str | Path) -> None:
-    """Write an empty ``last_checkpoint`` unless there is one: a run saves in this folder, and has not saved yet.
+    """Write a file which says that a run saves in this folder, and has not named a checkpoint in ``last_checkpoint`` yet.
 
-    A run that is killed between its first checkpoint and ``last_checkpoint`` then resumes from that checkpoint.
+    A run that is killed between its first checkpoint and ``last_checkpoint`` then resumes from that checkpoint. It is a file
+    of its own because mmengine would resume from an empty ``last_checkpoint``, and fail.
     """
-    (Path(work_dir) / 'last_checkpoint').open('a').close()
+    if not _named_as_last(work_dir):
+        (Path(work_dir) / _ANNOUNCEMENT).touch()
 
 
 def withdraw_announcement(work_dir: str | Path) -> None:
-    """Remove an empty ``last_checkpoint``: mmengine would resume from the file without a name, and fail."""
-    if _is_announced(work_dir):
-        (Path(work_dir) / 'last_checkpoint').unlink()
+    """Remove that file: ``last_checkpoint`` names a checkpoint."""
+    (Path(work_dir) / _ANNOUNCEMENT).unlink(missing_ok=True)
 
 
 def _is_announced(work_dir: str | Path) -> bool:
     """Whether a run has announced its first checkpoint, and has not named it yet."""
-    return (Path(work_dir) / 'last_checkpoint').is_file() and not _named_as_last(work_dir)
+    by_earlier_versions = Path(work_dir) / 'last_checkpoint'
+    is_written = (Path(work_dir) / _ANNOUNCEMENT).is_file() or by_earlier_versions.is_file()
+    return is_written and not _named_as_last(work_dir)
 
 
 def _named_as_last(work_dir: str | Path) -> str:

@@ -9,7 +9,7 @@ from mmpretrain.registry import HOOKS
 from ..config_errors import ConfigError, suggest
 from ..errors import raise_on_all_ranks
 from ..fileio import AtomicBackend
-from ..fileio.work_dir import announce_first_checkpoint, checkpoint_folder, is_in, latest_checkpoint
+from ..fileio.work_dir import announce_first_checkpoint, checkpoint_folder, is_in, latest_checkpoint, withdraw_announcement
 
 
 @HOOKS.register_module()
@@ -77,6 +77,7 @@ class SafeCheckpointHook(CheckpointHook):
         )
         if is_main_process():
             AtomicBackend().put_text(self.last_ckpt, Path(runner.work_dir) / 'last_checkpoint')
+            withdraw_announcement(runner.work_dir)
             if outdated is not None:
                 self._remove(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(outdated)))
 

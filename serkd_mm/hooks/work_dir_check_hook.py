@@ -6,7 +6,7 @@ from mmengine.runner import BaseLoop, Runner
 from mmpretrain.registry import HOOKS
 
 from ..errors import raise_on_all_ranks
-from ..fileio.work_dir import checkpoint_folder, find_start, is_in, set_aside, withdraw_announcement
+from ..fileio.work_dir import checkpoint_folder, find_start, is_in, set_aside
 
 
 @HOOKS.register_module()
@@ -44,6 +44,8 @@ class WorkDirCheckHook(Hook):
         broadcast_object_list(start)
         if runner._resume and start[0] is not None:
             runner._load_from = start[0]
+        elif runner._resume:
+            runner._resume = False  # mmengine would read a last_checkpoint that is empty, of versions before 0.7.
 
     def _find_start(self, runner: Runner) -> str | None:
         hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
@@ -55,6 +57,4 @@ class WorkDirCheckHook(Hook):
             moved = set_aside(runner.work_dir, folder, runner.log_dir)
             if moved is not None:
                 runner.logger.warning(f'The checkpoints and logs of an earlier run are in {moved}. Remove it to save space')
-        if start is None:
-            withdraw_announcement(runner.work_dir)
         return start

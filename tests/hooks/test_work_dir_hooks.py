@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from builders import training_config
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 
 from serkd_mm.fileio import WorkDirError
 from serkd_mm.fileio.run_lock import RunLock
@@ -77,12 +77,18 @@ def test_run_resumed_from_another_run_saves_a_best_checkpoint_of_its_own(trained
     assert {path.name: path.read_bytes() for path in trained.glob('*.pth')} == saved
 
 
-def test_run_that_was_killed_before_its_first_checkpoint_starts_again(image_root, tmp_path):
-    announce_first_checkpoint(tmp_path)
+@pytest.mark.parametrize('version', ['this', '0.6.0'])
+def test_run_that_was_killed_before_its_first_checkpoint_starts_again(version, image_root, tmp_path):
+    if version == 'this':
+        announce_first_checkpoint(tmp_path)
+        assert find_latest_checkpoint(str(tmp_path)) is None  # Also without WorkDirCheckHook, mmengine starts again.
+    else:
+        (tmp_path / 'last_checkpoint').touch()
     runner = start(image_root, tmp_path, epochs=1, resume=True)
     runner.train()
     assert runner.iter == 3
     assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'epoch_1.pth')
+    assert not list(tmp_path.glob('.*'))
 
 
 @pytest.mark.parametrize('resume', [False, True])

@@ -217,6 +217,21 @@ def test_summary_has_the_students_side_by_side(study, tmp_path):
     assert widths[0] > 1.3 * widths[1]
 
 
+def test_summary_has_the_main_methods_of_the_students_with_all(study, tmp_path):
+    import tiny_imagenet  # noqa: PLC0415 (a script)
+
+    _, folders, labels = study
+    titles = dict(zip(folders, ('KD', 'SeRKD, superpixels', 'RKD', 'labels only'), strict=True))
+    comparison = Comparison({titles[name]: runs for name, runs in folders.items()}, labels, [])
+    tiny_imagenet.write_summary(tmp_path, {'vit': comparison, 'vit16': comparison})
+    header, _, *lines = (tmp_path / 'summary.md').read_text().splitlines()
+    assert header == '| student trained with | ViT, 8x8 tokens: top-1 (%) | difference to KD |'
+    assert [line.split(' | ')[0] for line in lines] == ['| labels only', '| KD', '| SeRKD, superpixels']
+    assert (tmp_path / 'summary.png').is_file()
+    tiny_imagenet.write_summary(tmp_path, {'vit16': comparison})
+    assert not list(tmp_path.glob('summary.*'))
+
+
 def test_runs_that_do_not_fit_are_named(study, tmp_path):
     _, folders, labels = study
     with pytest.raises(ValueError, match="references: 'kd' is none of the methods: KD, SeRKD"):

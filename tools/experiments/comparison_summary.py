@@ -37,8 +37,7 @@ def plot_summary(path: Path, students: Mapping[str, Comparison], methods: Sequen
     figure, panels = plt.subplots(1, len(students), figsize=size, layout='constrained', squeeze=False, sharey=True)
     for axes, (student, comparison) in zip(panels[0], students.items(), strict=True):
         draw_differences(axes, [comparison.difference(method, reference) for method in methods])
-        accuracy = statistics.mean(comparison.accuracies[reference].values())
-        axes.set(title=student, xlabel=f'points above {reference} ({accuracy:.1f} %)')
+        axes.set(title=student, xlabel=f'points above {reference}')
         axes.grid(axis='x', alpha=0.3)
     axes.set_yticks(range(len(methods)), methods)
     axes.set_ylim(len(methods) - 0.5, -0.5)

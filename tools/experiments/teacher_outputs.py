@@ -75,6 +75,17 @@ class TeacherOutputs:
         Raises:
             SystemExit: The settings have changed, a tool failed, or another process is doing this.
         """
+        lock = RunLock(self.folder.parent / 'run.lock', advice='Two starts would make the same: wait')
+        try:
+            lock.acquire(print)
+        except WorkDirError as error:
+            raise SystemExit(str(error)) from None
+        try:
+            self._make()
+        finally:
+            lock.release()
+
+    def _make(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         settings = '\n'.join([*map(_named_digest, self.sources), *self.settings]) + '\n'
         if self._text('settings.txt') not in ('', settings):
@@ -85,18 +96,10 @@ class TeacherOutputs:
         (self.folder / 'settings.txt').write_text(settings, encoding='utf-8')
         if (self.folder / 'finished').is_file():
             return
-        lock = RunLock(self.folder.parent / 'run.lock', advice='Two starts would make the same: wait')
-        try:
-            lock.acquire(print)
-        except WorkDirError as error:
-            raise SystemExit(str(error)) from None
-        try:
-            self._run_tools([path for path in self.sources if not path.stem.endswith('_labels')])
-            for path in self.sources:
-                self._write_config(path)
-            (self.folder / 'finished').touch()
-        finally:
-            lock.release()
+        self._run_tools([path for path in self.sources if not path.stem.endswith('_labels')])
+        for path in self.sources:
+            self._write_config(path)
+        (self.folder / 'finished').touch()
 
     def _run_tools(self, configs: Sequence[Path]) -> None:
         tools = ROOT / 'tools'

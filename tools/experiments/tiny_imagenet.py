@@ -281,20 +281,28 @@ def write_report(
     (folder / 'results.md').write_text(text, encoding='utf-8')
     plot_comparisons(folder / 'results.png', comparisons)
     write_summary(folder, {student: comparisons[STUDENTS[student].title] for student in runs})
-    print(f'\n{text}\nSaved {folder / "results.md"}, {folder / "results.png"}, summaries and {analyses.folder}')
+    print(f'\n{text}\nSaved results.md, results.png and the folder {analyses.folder.name} in {folder}')
 
 
 def write_summary(folder: Path, comparisons: Mapping[str, Comparison]) -> None:
-    """Save ``summary.md`` and ``summary.png``: the main methods of the students with all methods, against KD."""
+    """Save ``summary.md`` and ``summary.png``: the main methods against KD, of the students with all methods, if any.
+
+    Args:
+        folder: Where to save them; earlier ones are removed.
+        comparisons: The comparison of each student, by its key of ``STUDENTS``.
+    """
     whole = {
         STUDENTS[student].title: comparison
         for student, comparison in comparisons.items()
         if STUDENTS[student].methods is None and TITLES['kd'] in comparison.right
     }
+    table, figure = folder / 'summary.md', folder / 'summary.png'
+    table.unlink(missing_ok=True)
+    figure.unlink(missing_ok=True)
     if whole:
         rows = [TITLES[method] for method in SUMMARY if all(TITLES[method] in one.right for one in whole.values())]
-        (folder / 'summary.md').write_text(summary_table(whole, rows, TITLES['kd']) + '\n', encoding='utf-8')
-        plot_summary(folder / 'summary.png', whole, rows, TITLES['kd'])
+        table.write_text(summary_table(whole, rows, TITLES['kd']) + '\n', encoding='utf-8')
+        plot_summary(figure, whole, rows, TITLES['kd'])
 
 
 def compare(study: Study, methods: Mapping[str, Sequence[Run]]) -> Comparison:
