@@ -198,7 +198,7 @@ def test_summary_has_the_students_side_by_side(study, tmp_path):
     runs, folders, labels = study
     students = {'ViT': Comparison(folders, labels, []), 'CNN': Comparison(dict(list(folders.items())[:2]), labels, [])}
     header, _, *lines = summary_table(students, ['SeRKD', 'KD'], 'KD').splitlines()
-    columns = [f'{student}: top-1 (%) | difference to KD' for student in students]
+    columns = [f'{student}: top-1 (%), seeds | difference to KD' for student in students]
     assert header == f'| student trained with | {" | ".join(columns)} |'
     rows = {cells[1]: cells[2:-1] for cells in (re.split(r' *\| *', line) for line in lines)}
     assert list(rows) == ['SeRKD', 'KD']
@@ -206,7 +206,7 @@ def test_summary_has_the_students_side_by_side(study, tmp_path):
     for place, shown in ((1, runs), (3, dict(list(runs.items())[:2]))):
         expected = paired_difference(runs['SeRKD'], runs['KD'], *residual_variance(accuracies_of(shown)))
         assert rows['SeRKD'][place] == f'{expected.mean:+.2f} [{expected.low:+.2f}, {expected.high:+.2f}]'
-        assert rows['KD'][place - 1 : place + 1] == [f'{mean(accuracies_of(runs)["KD"].values()):.2f}', '-']
+        assert rows['KD'][place - 1 : place + 1] == [f'{mean(accuracies_of(runs)["KD"].values()):.2f} (4)', '-']
     assert rows['SeRKD'][1] != rows['SeRKD'][3]
     widths = []
     for some in (students, {'ViT': students['ViT']}):
@@ -225,7 +225,7 @@ def test_summary_has_the_main_methods_of_the_students_with_all(study, tmp_path):
     comparison = Comparison({titles[name]: runs for name, runs in folders.items()}, labels, [])
     tiny_imagenet.write_summary(tmp_path, {'vit': comparison, 'vit16': comparison})
     header, _, *lines = (tmp_path / 'summary.md').read_text().splitlines()
-    assert header == '| student trained with | ViT, 8x8 tokens: top-1 (%) | difference to KD |'
+    assert header == '| student trained with | ViT, 8x8 tokens: top-1 (%), seeds | difference to KD |'
     assert [line.split(' | ')[0] for line in lines] == ['| labels only', '| KD', '| SeRKD, superpixels']
     assert (tmp_path / 'summary.png').is_file()
     tiny_imagenet.write_summary(tmp_path, {'vit16': comparison})
