@@ -34,7 +34,7 @@ class Analyses:
             checkpoint: The trained student.
 
         Returns:
-            The files of the tables.
+            The files of the tables, but not the long one of other cells, iterations and variants of the merger.
         """
         config, *options = live
         trained = [config, checkpoint, self.images, *options]  # With the cells and iterations of the training.
@@ -43,9 +43,9 @@ class Analyses:
         gradients = ['--part', 'backbone.', '--batches', 8]
         self._remove_old(student, checkpoint.stat().st_mtime)
         self._draw(student, [config, checkpoint], options)
+        self._table(f'{student}_other_superpixels.md', 'superpixel_quality.py', others)
         return [
             self._table(f'{student}_superpixels.md', 'superpixel_quality.py', trained),
-            self._table(f'{student}_other_superpixels.md', 'superpixel_quality.py', others),
             self._table(f'{student}_gradients_before.md', 'loss_gradients.py', [cached, *gradients]),
             self._table(
                 f'{student}_gradients_after.md', 'loss_gradients.py', [cached, checkpoint, '--progress', 1.0, *gradients]

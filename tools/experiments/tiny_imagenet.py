@@ -276,6 +276,7 @@ def write_report(
             run, live = methods['serkd'][0], outputs[student].live(student, 'serkd')
             tables = analyses.make(student, live, run.config, study.last_checkpoint(run))
             parts += [path.read_text(encoding='utf-8').rstrip() for path in tables]
+            parts.append(f'[Other cells, iterations and variants]({analyses.folder.name}/{student}_other_superpixels.md)')
     text = '\n\n'.join([*parts, '![differences](results.png)']) + '\n'
     folder = study.work_dir.parent
     (folder / 'results.md').write_text(text, encoding='utf-8')
