@@ -89,6 +89,7 @@ def test_a_copy_of_a_compiled_model_uses_its_own_weights():
 
 
 @pytest.mark.slow
+@pytest.mark.sweep  # The compiler takes a minute; the tests above check values and gradients with faster backends.
 @pytest.mark.skipif(shutil.which('g++') is None, reason='torch.compile needs a C++ compiler on a CPU')
 def test_compile_true_uses_the_default_compiler():
     plain, compiled = build_distiller(), build_distiller(student__compile=True, teacher__compile=True)

@@ -73,6 +73,8 @@ training_step.main()
 
 def test_growth_by_tokens_and_images(tmp_path):
     code = "import growth; growth.SERIES = {'tokens': {'cpu': [(5, 1), (9, 1)]}, 'images': {'cpu': [(5, 1), (5, 2)]}}"
+    # In this process, which takes a fraction of the time; test_relation_losses starts others.
+    code += '; growth.machine.measure_separately = lambda measure, settings, _: measure(*settings)'
     settings = ['--device', 'cpu', '--dtype', 'float32', '--seconds', '0.01', '--out', tmp_path]
     output = run('-c', f'{code}; growth.main()', *settings)
     results = saved(tmp_path / 'growth_cpu')
