@@ -178,7 +178,7 @@ def test_outputs_of_a_teacher_are_made_by_one_start(tmp_path, monkeypatch):
     assert not (tmp_path / 'lite0' / 'finished').exists()
 
 
-def test_analyses_of_an_older_student_are_made_again(tmp_path, monkeypatch):
+def test_analyses_of_an_older_student_are_made_again(tmp_path, tmp_path_factory, monkeypatch):
     monkeypatch.syspath_prepend(str(STUDY.parent))
     from analyses import Analyses  # noqa: PLC0415 (a script)
 
@@ -191,7 +191,16 @@ def test_analyses_of_an_older_student_are_made_again(tmp_path, monkeypatch):
     checkpoint.touch()
     analyses = Analyses(tmp_path, tmp_path)
     monkeypatch.setattr(analyses, '_draw', lambda *_: None)
-    monkeypatch.setattr(analyses, '_table', lambda name, *_: tmp_path / name)
+    elsewhere = tmp_path_factory.mktemp('tables')
+
+    def table(name, *_):
+        (elsewhere / name).write_text(f'table {name}\n')
+        return elsewhere / name
+
+    monkeypatch.setattr(analyses, '_table', table)
     os.utime(checkpoint, (1000, 1000))
-    analyses.make('vit', ['config.py'], tmp_path / 'cached.py', checkpoint)
+    tables = analyses.make('vit', ['config.py'], tmp_path / 'cached.py', checkpoint)
     assert {path.name for path in tmp_path.iterdir()} == {names[0], names[2], 'vit_pictures', checkpoint.name}
+    shown = ('superpixels', 'gradients_before', 'gradients_after')
+    assert tables[:-1] == [f'table vit_{name}.md' for name in shown]
+    assert tables[-1].endswith(f'({tmp_path.name}/vit_other_superpixels.md)')

@@ -24,7 +24,7 @@ class Analyses:
         self.folder, self.images = folder, images
         folder.mkdir(parents=True, exist_ok=True)
 
-    def make(self, student: str, live: Sequence[object], cached: Path, checkpoint: Path) -> list[Path]:
+    def make(self, student: str, live: Sequence[object], cached: Path, checkpoint: Path) -> list[str]:
         """Measure and draw a student and its teacher.
 
         Args:
@@ -34,7 +34,7 @@ class Analyses:
             checkpoint: The trained student.
 
         Returns:
-            The files of the tables, but not the long one of other cells, iterations and variants of the merger.
+            Their tables in Markdown, and a link to the long one of other cells, iterations and variants of the merger.
         """
         config, *options = live
         trained = [config, checkpoint, self.images, *options]  # With the cells and iterations of the training.
@@ -43,14 +43,16 @@ class Analyses:
         gradients = ['--part', 'backbone.', '--batches', 8]
         self._remove_old(student, checkpoint.stat().st_mtime)
         self._draw(student, [config, checkpoint], options)
-        self._table(f'{student}_other_superpixels.md', 'superpixel_quality.py', others)
-        return [
+        tables = [
             self._table(f'{student}_superpixels.md', 'superpixel_quality.py', trained),
             self._table(f'{student}_gradients_before.md', 'loss_gradients.py', [cached, *gradients]),
             self._table(
                 f'{student}_gradients_after.md', 'loss_gradients.py', [cached, checkpoint, '--progress', 1.0, *gradients]
             ),
         ]
+        other = self._table(f'{student}_other_superpixels.md', 'superpixel_quality.py', others)
+        link = f'[Other cells, iterations and variants]({self.folder.name}/{other.name})'
+        return [*(path.read_text(encoding='utf-8').rstrip() for path in tables), link]
 
     def _remove_old(self, student: str, trained: float) -> None:
         """Remove what was made of a student before it was trained again."""

@@ -274,9 +274,7 @@ def write_report(
         parts.append(f'## {STUDENTS[student].title}\n\n{comparison.table()}\n\n{teacher} {comparison.note()}')
         if 'serkd' in methods:
             run, live = methods['serkd'][0], outputs[student].live(student, 'serkd')
-            tables = analyses.make(student, live, run.config, study.last_checkpoint(run))
-            parts += [path.read_text(encoding='utf-8').rstrip() for path in tables]
-            parts.append(f'[Other cells, iterations and variants]({analyses.folder.name}/{student}_other_superpixels.md)')
+            parts += analyses.make(student, live, run.config, study.last_checkpoint(run))
     text = '\n\n'.join([*parts, '![differences](results.png)']) + '\n'
     folder = study.work_dir.parent
     (folder / 'results.md').write_text(text, encoding='utf-8')
